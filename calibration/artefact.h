@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -18,9 +19,9 @@ namespace tq {
 struct TableMetrics {
   double relative_mse = 0;                 // mean over vectors of ||x - x^||^2 / ||x||^2
   double cosine = 0;                       // mean over vectors of <x, x^> / (||x|| ||x^||)
-  std::optional<double> softmax_kl;        // nats, mean over queries (keys only)
-  std::optional<double> top1_agreement;    // share of queries whose largest score keeps its token (keys only)
-  std::optional<double> output_error;      // mean over queries of ||o - o^||^2 / ||o||^2 (values only)
+  std::optional<double> softmax_kl{};      // nats, mean over queries (keys only)
+  std::optional<double> top1_agreement{};  // share of queries whose largest score keeps its token (keys only)
+  std::optional<double> output_error{};    // mean over queries of ||o - o^||^2 / ||o||^2 (values only)
   friend bool operator==(const TableMetrics&, const TableMetrics&) = default;
 };
 
@@ -76,6 +77,8 @@ struct Artefact {
   std::map<int, Sketch> sketches;          // empty unless some layer's keys are in prod mode
   std::vector<LayerArtefact> layers;
 };
+
+inline constexpr std::size_t kMaxLayers = 1000;  // /layers/NNN
 
 // Master copy, HDF5 `*.tq.h5`. Written whole or not at all (datasets/atomic_file.h). Reading validates every item:
 // throws InputError on a file that is not an artefact, of an unknown version, with a missing, extra, ill-sized or

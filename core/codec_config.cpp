@@ -78,7 +78,8 @@ void validate(const KeyConfig& key, int head_dim) {
   validate_head_dim(head_dim);
   const int fewest = key.mode == KeyMode::prod ? 2 : 1;
   if (key.bits < fewest || key.bits > 8) {
-    throw UsageError("key bits {} are out of range: {} keys take {} to 8", key.bits, to_string(key.mode), fewest);
+    throw UsageError("key bits {} are out of range: {} keys take {} to 8", key.bits, to_string(key.mode),
+                     fewest);
   }
 }
 
@@ -94,7 +95,8 @@ void validate(const ValueConfig& value, int head_dim) {
     throw UsageError("value bits {} are not supported: group values take 2, 3, 4 or 8", value.bits);
   }
   if (value.group_size < 8 || value.group_size % 8 != 0 || head_dim % value.group_size != 0) {
-    throw UsageError("group size {} must be a multiple of 8 that divides head_dim {}", value.group_size, head_dim);
+    throw UsageError("group size {} must be a multiple of 8 that divides head_dim {}", value.group_size,
+                     head_dim);
   }
 }
 

@@ -3,15 +3,15 @@
 #include <string>
 #include <string_view>
 
-// The choices that name a codec, as plain values. Each enum has one pair of text conversions, used by the command
-// line, configuration files, artefacts and messages alike.
+// The choices that name a codec, as plain values. Each enum has one pair of text conversions, used by the
+// command line, configuration files, artefacts and messages alike.
 namespace tq {
 
-enum class RotationKind { qr, rht };            // dense Haar matrix; randomised Hadamard transform
-enum class KeyMode { mse, prod };               // Lloyd-Max alone; Lloyd-Max of b-1 bits and a 1-bit QJL sketch
-enum class ScaleRule { norm, nc, ls };          // g = n; n/||c||; n <y,c>/||c||^2
-enum class SketchKind { gaussian, orthogonal }; // iid N(0,1); sqrt(d) times an RHT
-enum class ValueMode { group, rotated };        // min and scale a group; the key codec applied to values
+enum class RotationKind { qr, rht };    // dense Haar matrix; randomised Hadamard transform
+enum class KeyMode { mse, prod };       // Lloyd-Max alone; Lloyd-Max of b-1 bits and a 1-bit QJL sketch
+enum class ScaleRule { norm, nc, ls };  // g = n; n/||c||; n <y,c>/||c||^2
+enum class SketchKind { gaussian, orthogonal };  // iid N(0,1); sqrt(d) times an RHT
+enum class ValueMode { group, rotated };         // min and scale a group; the key codec applied to values
 enum class AlphaTarget { unbiased, mse, cos, score };
 
 std::string_view to_string(RotationKind);
@@ -27,9 +27,9 @@ Enum parse_choice(std::string_view option, std::string_view text);
 
 struct KeyConfig {
   KeyMode mode = KeyMode::mse;
-  int bits = 3;                                   // mse: 1..8; prod: 2..8, the sign bit included
-  ScaleRule scale = ScaleRule::nc;                // mse only; prod stores the norm
-  SketchKind sketch = SketchKind::orthogonal;     // prod only
+  int bits = 3;                                // mse: 1..8; prod: 2..8, the sign bit included
+  ScaleRule scale = ScaleRule::nc;             // mse only; prod stores the norm
+  SketchKind sketch = SketchKind::orthogonal;  // prod only
 
   // Bits of the Lloyd-Max index: `bits`, less the sign bit in prod mode.
   int table_bits() const { return mode == KeyMode::prod ? bits - 1 : bits; }
@@ -38,9 +38,9 @@ struct KeyConfig {
 
 struct ValueConfig {
   ValueMode mode = ValueMode::rotated;
-  int bits = 3;                                   // group: 2, 3, 4, 8; rotated: 1..8
-  int group_size = 32;                            // group only
-  ScaleRule scale = ScaleRule::nc;                // rotated only
+  int bits = 3;                     // group: 2, 3, 4, 8; rotated: 1..8
+  int group_size = 32;              // group only
+  ScaleRule scale = ScaleRule::nc;  // rotated only
   friend bool operator==(const ValueConfig&, const ValueConfig&) = default;
 };
 

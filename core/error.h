@@ -11,15 +11,15 @@ namespace tq {
 // What the command line exits with. 0: done. 130: interrupted by SIGINT.
 enum class ExitCode : int {
   done = 0,
-  gate_failed = 1,   // the command ran, and what it checked did not hold
-  usage = 2,         // an option, a configuration or a combination of them
-  bad_input = 3,     // a file's content
-  system = 4,        // the machine: disk full, no permission, no memory
+  gate_failed = 1,  // the command ran, and what it checked did not hold
+  usage = 2,        // an option, a configuration or a combination of them
+  bad_input = 3,    // a file's content
+  system = 4,       // the machine: disk full, no permission, no memory
   interrupted = 130,
 };
 
-// Base of every error that the project throws on purpose. The message is one line for a person: what is wrong,
-// where (file, object, option), and what to do where that is not plain.
+// Base of every error that the project throws on purpose. The message is one line for a person: what is
+// wrong, where (file, object, option), and what to do where that is not plain.
 class Error : public std::runtime_error {
  public:
   ExitCode exit_code() const { return exit_code_; }

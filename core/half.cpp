@@ -6,8 +6,8 @@
 namespace tq {
 namespace {
 
-// Branch-free so that loops over it vectorise: shift exponent and mantissa into place, rescale by 2^112 (exact, also
-// for subnormals), and put infinities and NaNs back.
+// Branch-free so that loops over it vectorise: shift exponent and mantissa into place, rescale by 2^112
+// (exact, also for subnormals), and put infinities and NaNs back.
 inline float widen_half(std::uint16_t bits) {
   const std::uint32_t magnitude = static_cast<std::uint32_t>(bits & 0x7fffu) << 13;
   const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;
@@ -26,7 +26,8 @@ inline std::uint16_t narrow_half(float value) {
   } else if (magnitude >= 0x477ff000u) {
     half = 0x7c00u;  // 65520 and more round to infinity
   } else if (magnitude < 0x38800000u) {
-    // Subnormal half: adding 0.5 leaves the half's mantissa, rounded to nearest even, in the low bits of the sum.
+    // Subnormal half: adding 0.5 leaves the half's mantissa, rounded to nearest even, in the low bits of the
+    // sum.
     half = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
   } else {
     half = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;

@@ -17,9 +17,10 @@ enum class RandomStream : std::uint32_t {
   synthetic = 7,
 };
 
-// The project's portable generator: Philox4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy as
-// 1, 2, 3"), key = seed, counter = (block index 64 bits, substream 32 bits, stream 32 bits). The same seed gives the
-// same numbers on every machine: integer arithmetic, and for the normal only IEEE +, -, *, / and sqrt.
+// The project's portable generator: Philox4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy
+// as 1, 2, 3"), key = seed, counter = (block index 64 bits, substream 32 bits, stream 32 bits). The same seed
+// gives the same numbers on every machine: integer arithmetic, and for the normal only IEEE +, -, *, / and
+// sqrt.
 class Random {
  public:
   // `substream` splits one purpose further (a layer, a row, a repetition).
@@ -28,7 +29,8 @@ class Random {
   std::uint32_t bits32();
   std::uint64_t bits64();
 
-  // Uniform in the open interval (0, 1): (k + 1/2) / 2^53 with 53 random bits k.
+  // Uniform in the open interval (0, 1): (k + 1/2) / 2^52 with 52 random bits k, which a double holds exactly (with 53
+  // bits the largest would round to 1).
   double uniform();
 
   // Uniform in [0, bound), bound > 0, without modulo bias (Lemire, ACM TOMACS 2019).
@@ -44,8 +46,8 @@ class Random {
   unsigned used_ = 4;
 };
 
-// Natural logarithm of a positive normal number from IEEE basic operations alone (error below 2 ulp): std::log
-// differs between C libraries.
+// Natural logarithm of a positive normal number from IEEE basic operations alone (error below 2 ulp):
+// std::log differs between C libraries.
 double portable_log(double x);
 
 // Inverse of the standard normal distribution function, 0 < p < 1 (AS 241).

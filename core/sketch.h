@@ -18,7 +18,8 @@ class Sketch {
   // Throws UsageError as Rotation::make does.
   static Sketch make(SketchKind kind, int head_dim, std::uint64_t seed);
   // From what an artefact carries. Throw InputError on wrong sizes or contents.
-  static Sketch from_signs(std::vector<float> signs, std::vector<std::uint16_t> permutation, std::uint64_t seed);
+  static Sketch from_signs(std::vector<float> signs, std::vector<std::uint16_t> permutation,
+                           std::uint64_t seed);
   static Sketch from_matrix(std::vector<float> matrix, std::uint64_t seed);
 
   SketchKind kind() const { return kind_; }

@@ -17,7 +17,7 @@ struct LayerInfo {
   int head_dim = 0;
   bool has_k = false, has_v = false, has_q = false, has_k_residual = false;
   ElementType k_type{}, v_type{}, q_type{}, k_residual_type{};
-  std::size_t stored_bytes = 0;            // of all datasets of the layer, as stored
+  std::size_t stored_bytes = 0;  // of all datasets of the layer, as stored
   friend bool operator==(const LayerInfo&, const LayerInfo&) = default;
 };
 
@@ -26,13 +26,14 @@ struct CaptureInfo {
   std::string model, description, key_basis, axis_order, source_dtype;
   int num_layers = 0, num_q_heads = 0, num_kv_heads = 0;
   std::optional<double> rope_theta, softmax_scale;
-  std::size_t tokens = 0;                  // key/value rows (batch x tokens in a batched layout)
-  std::size_t query_tokens = 0;            // 0 without queries
+  std::size_t tokens = 0;        // key/value rows (batch x tokens in a batched layout)
+  std::size_t query_tokens = 0;  // 0 without queries
   std::vector<LayerInfo> layers;
 };
 
-// Streams a capture (`*.kv.h5`). A capture is hostile until checked: open() refuses, with an InputError of one line,
-// whatever the format does not allow, and no dimension is trusted before it is checked against the storage.
+// Streams a capture (`*.kv.h5`); a reader is used from one thread. A capture is hostile until checked: open()
+// refuses, with an InputError of one line, whatever the format does not allow, and no dimension is trusted
+// before it is checked against the storage.
 class CaptureReader {
  public:
   explicit CaptureReader(const std::string& path);
@@ -51,15 +52,17 @@ class CaptureReader {
   // The largest row count that divides reads into whole chunks, for streaming with few cache misses (>= 1).
   std::size_t preferred_rows(int layer, Tensor tensor) const;
 
-  // Rows [begin, begin + count) of every head as float32: out is [heads][count][head_dim]. Throws InputError at the
-  // first value that is not finite (layer, head, token are named) and when the storage is damaged.
+  // Rows [begin, begin + count) of every head as float32: out is [heads][count][head_dim]. Throws InputError
+  // at the first value that is not finite (layer, head, token are named) and when the storage is damaged.
   void read(int layer, Tensor tensor, std::size_t begin, std::size_t count, float* out);
 
-  // Per-token metadata; defaults where the capture has none: position = row (within its batch), sequence 0 (= batch).
+  // Per-token metadata; defaults where the capture has none: position = row (within its batch), sequence 0 (=
+  // batch). Never negative.
   void read_positions(std::size_t begin, std::size_t count, std::int32_t* out);
   void read_sequence_ids(std::size_t begin, std::size_t count, std::int32_t* out);
-  // Position and sequence of every query row. Without /tokens/q_sequence_id the queries belong to the sequence of the
-  // one token with their position, which must then be unique.
+  // Position and sequence of every query row. Without /tokens/q_position there must be a query for every
+  // token, in the tokens' order. Without /tokens/q_sequence_id a query belongs to the sequence of the one
+  // token with its position, which must then be unique.
   const std::vector<std::int32_t>& query_positions() const;
   const std::vector<std::int32_t>& query_sequence_ids() const;
 
@@ -75,18 +78,18 @@ struct CaptureSpec {
   std::vector<int> head_dims;
   ElementType storage = ElementType::float16;
   std::optional<double> rope_theta, softmax_scale;
-  int deflate_level = 4;                   // 0: stored uncompressed
+  int deflate_level = 4;  // 0: stored uncompressed
 };
 
-// Appends to a new capture, axis order "tokens,heads,head_dim", chunks (256, 1, head_dim), shuffle + deflate +
-// fletcher32. The file appears under its name at finish() (datasets/atomic_file.h).
+// Appends to a new capture, axis order "tokens,heads,head_dim", chunks (256, 1, head_dim), shuffle + deflate
+// + fletcher32. The file appears under its name at finish() (datasets/atomic_file.h).
 class CaptureWriter {
  public:
   CaptureWriter(const std::string& path, CaptureSpec spec);
   ~CaptureWriter();
 
-  // rows: [count][heads][head_dim], appended to the tensor of one layer. Every layer must have the same number of rows
-  // by finish(); tensors that were never appended to are left out.
+  // rows: [count][heads][head_dim], appended to the tensor of one layer. Every layer must have the same
+  // number of rows by finish(); tensors that were never appended to are left out.
   void append(int layer, Tensor tensor, std::span<const float> rows);
   // Per-token metadata, appended alike.
   void append_tokens(std::span<const std::int32_t> positions, std::span<const std::int32_t> sequence_ids);

@@ -1,0 +1,292 @@
+#include "calibration/evaluation.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace tq {
+namespace {
+
+constexpr std::size_t kQueryChunk = 512;  // rows of scores held at a time
+
+template <typename Codec>
+const Codec* codec_of(const std::vector<std::shared_ptr<const Codec>>& codecs, std::size_t head) {
+  if (codecs.empty()) return nullptr;
+  return codecs[codecs.size() == 1 ? 0 : head].get();
+}
+
+// out[q] = out[q] * rescale[q] + gain[q] * addend[q], vectors of d.
+void rescale_and_add(const std::vector<float>& rescale, const std::vector<float>& gain, const float* addend,
+                     std::size_t d, float* out) {
+  for (std::size_t q = 0; q < rescale.size(); ++q) {
+    for (std::size_t j = 0; j < d; ++j)
+      out[q * d + j] = out[q * d + j] * rescale[q] + gain[q] * addend[q * d + j];
+  }
+}
+
+// sum over t of weights[q][t] values[t], for every query.
+std::vector<float> weighted_values(const std::vector<float>& weights, std::size_t count, std::size_t tokens,
+                                   const float* values, std::size_t d) {
+  std::vector<float> out(count * d, 0.0f);
+#pragma omp parallel for schedule(static)
+  for (std::size_t q = 0; q < count; q += 8) {
+    accumulate_weighted_rows(weights.data() + q * tokens, std::min<std::size_t>(8, count - q), tokens, values,
+                             tokens, d, out.data() + q * d);
+  }
+  return out;
+}
+
+}  // namespace
+
+void LayerEvaluation::VectorErrors::add(const float* x, const float* reconstruction, std::size_t count,
+                                        std::size_t d) {
+  std::vector<ErrorProducts> products(count);
+  error_products(x, reconstruction, count, d, products.data());
+  for (const ErrorProducts& p : products) {
+    if (!(p.xx > 0)) continue;
+    ++rows;
+    relative_mse.add(static_cast<double>(p.dd) / static_cast<double>(p.xx));
+    const double norms = std::sqrt(static_cast<double>(p.xx) * static_cast<double>(p.rr));
+    if (norms > 0) cosine.add(static_cast<double>(p.xr) / norms);
+  }
+}
+
+void LayerEvaluation::VectorErrors::merge(const VectorErrors& other) {
+  rows += other.rows;
+  relative_mse.merge(other.relative_mse);
+  cosine.merge(other.cosine);
+}
+
+LayerEvaluation::LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads, double softmax_scale,
+                                 const LayerQueries& queries, std::vector<Contender> contenders,
+                                 std::size_t parts)
+    : d_(static_cast<std::size_t>(head_dim)),
+      kv_heads_(static_cast<std::size_t>(num_kv_heads)),
+      group_(static_cast<std::size_t>(num_q_heads / num_kv_heads)),
+      queries_(queries),
+      scaled_queries_(queries.q),
+      contenders_(std::move(contenders)),
+      parts_(parts),
+      measure_output_(std::any_of(contenders_.begin(), contenders_.end(),
+                                  [](const Contender& contender) { return contender.measure_output; })),
+      states_(contenders_.size() * parts) {
+  for (float& x : scaled_queries_) x *= static_cast<float>(softmax_scale);
+  const std::size_t rows = kv_heads_ * group_ * queries.positions_count;
+  exact_.resize(rows);
+  if (measure_output_) exact_output_.resize(rows * d_);
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    states_[i].keys.resize(kv_heads_);
+    states_[i].values.resize(kv_heads_);
+    states_[i].queries.resize(rows);
+    if (contenders_[i / parts_].measure_output) states_[i].output.resize(rows * d_);
+  }
+}
+
+void LayerEvaluation::add(const TokenBlock& block, std::size_t part) {
+  // With heads enough for all threads, one region a block; else the loops inside a head are divided.
+#pragma omp parallel for schedule(dynamic) if (kv_heads_ >= static_cast <std::size_t>(omp_get_max_threads()))
+  for (std::size_t head = 0; head < kv_heads_; ++head) add_head(block, part, head);
+}
+
+// What one head's block and one chunk of its queries share between contenders.
+struct LayerEvaluation::HeadWork {
+  struct Quantised {
+    const KeyCodec* codec = nullptr;  // null: keys stay exact
+    EncodedKeys keys;
+    std::vector<float> values;  // decoded; empty: values stay exact
+  };
+  std::size_t head, tokens, first_token;
+  const float* keys;
+  const float* values;
+  std::vector<Quantised> quantised;  // one a contender
+  std::vector<std::uint8_t> hidden;  // [positions][tokens]
+  std::vector<std::size_t> visible;  // [positions]
+
+  std::size_t first_query = 0, count = 0,
+              row = 0;                       // the chunk: queries of the head; `row` counts over all heads
+  std::vector<float> scores;                 // [count][tokens], masked
+  std::vector<float> weights;                // exp(score - running maximum)
+  std::vector<SoftmaxStream::Block> blocks;  // [count]
+  std::vector<float> output;                 // [count][d], this block's share
+};
+
+void LayerEvaluation::add_head(const TokenBlock& block, std::size_t part, std::size_t head) {
+  const std::size_t tokens = block.count, positions = queries_.positions_count;
+  const std::size_t head_queries = group_ * positions;
+  HeadWork work;
+  work.head = head;
+  work.tokens = tokens;
+  work.first_token = block.begin;
+  work.keys = block.k.empty() ? nullptr : block.k.data() + head * tokens * d_;
+  work.values = block.v.empty() ? nullptr : block.v.data() + head * tokens * d_;
+  work.quantised.resize(contenders_.size());
+  std::vector<float> decoded(tokens * d_);
+  for (std::size_t c = 0; c < contenders_.size(); ++c) {
+    PartState& state = states_[c * parts_ + part];
+    HeadWork::Quantised& quantised = work.quantised[c];
+    quantised.codec = work.keys == nullptr ? nullptr : codec_of(contenders_[c].keys, head);
+    if (quantised.codec != nullptr) {
+      quantised.codec->encode(work.keys, tokens, quantised.keys);
+      quantised.codec->decode(quantised.keys, decoded.data());
+      state.keys[head].add(work.keys, decoded.data(), tokens, d_);
+    }
+    if (const ValueCodec* codec = codec_of(contenders_[c].values, head);
+        codec != nullptr && work.values != nullptr) {
+      EncodedValues encoded;
+      codec->encode(work.values, tokens, encoded);
+      quantised.values.resize(tokens * d_);
+      codec->decode(encoded, quantised.values.data());
+      state.values[head].add(work.values, quantised.values.data(), tokens, d_);
+    }
+  }
+  if (work.keys == nullptr || head_queries == 0) return;
+
+  work.hidden.resize(positions * tokens);
+  work.visible.assign(positions, 0);
+  for (std::size_t i = 0; i < positions; ++i) {
+    for (std::size_t t = 0; t < tokens; ++t) {
+      const bool sees =
+          block.sequence_ids[t] == queries_.sequence_ids[i] && block.positions[t] <= queries_.positions[i];
+      work.hidden[i * tokens + t] = sees ? 0 : 1;
+      work.visible[i] += sees ? 1 : 0;
+    }
+  }
+  if (std::all_of(work.visible.begin(), work.visible.end(), [](std::size_t n) { return n == 0; })) return;
+
+  for (std::size_t first = 0; first < head_queries; first += kQueryChunk) {
+    work.first_query = first;
+    work.count = std::min(kQueryChunk, head_queries - first);
+    work.row = head * head_queries + first;
+    work.scores.resize(work.count * tokens);
+    dense_scores(scaled_queries_.data() + work.row * d_, work.count, work.keys, tokens, d_,
+                 work.scores.data());
+    mask(work, work.scores);
+    work.weights = work.scores;
+    work.blocks.resize(work.count);
+#pragma omp parallel for schedule(static)
+    for (std::size_t q = 0; q < work.count; ++q) {
+      work.blocks[q] = exact_[work.row + q].add(work.weights.data() + q * tokens, tokens, work.first_token);
+    }
+    if (measure_output_ && work.values != nullptr) {
+      work.output = weighted_values(work.weights, work.count, tokens, work.values, d_);
+      std::vector<float> rescale(work.count);
+      for (std::size_t q = 0; q < work.count; ++q) rescale[q] = exact_[work.row + q].rescale();
+      rescale_and_add(rescale, std::vector<float>(work.count, 1.0f), work.output.data(), d_,
+                      exact_output_.data() + work.row * d_);
+    }
+    for (std::size_t c = 0; c < contenders_.size(); ++c) add_scores(work, c, part);
+  }
+}
+
+// Scores that a query must not see become kMaskedScore.
+void LayerEvaluation::mask(const HeadWork& work, std::vector<float>& scores) const {
+#pragma omp parallel for schedule(static)
+  for (std::size_t q = 0; q < work.count; ++q) {
+    const std::uint8_t* hidden =
+        work.hidden.data() + (work.first_query + q) % queries_.positions_count * work.tokens;
+    float* row = scores.data() + q * work.tokens;
+    for (std::size_t t = 0; t < work.tokens; ++t) row[t] = hidden[t] != 0 ? kMaskedScore : row[t];
+  }
+}
+
+void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::size_t part) {
+  const HeadWork::Quantised& quantised = work.quantised[contender];
+  const std::size_t tokens = work.tokens;
+  const bool outputs = contenders_[contender].measure_output && work.values != nullptr;
+  std::vector<float> scores, weights, output;
+  const bool quantised_keys = quantised.codec != nullptr;
+  if (quantised_keys) {
+    scores.resize(work.count * tokens);
+    const float* queries = scaled_queries_.data() + work.row * d_;
+    quantised.codec->scores(quantised.codec->prepare(queries, work.count), quantised.keys, scores.data());
+    mask(work, scores);
+    weights = scores;
+  }
+  std::vector<float> rescale(work.count), gain(work.count);
+  for (std::size_t p = 0; p < parts_; ++p) {
+    PartState& state = states_[contender * parts_ + p];
+    const bool requantised = p == part && quantised_keys;
+#pragma omp parallel for schedule(static)
+    for (std::size_t q = 0; q < work.count; ++q) {
+      QueryState& query = state.queries[work.row + q];
+      query.difference *= static_cast<double>(exact_[work.row + q].rescale());
+      const std::size_t visible = work.visible[(work.first_query + q) % queries_.positions_count];
+      if (p == part && visible > 0) query.judged = true;
+      if (!requantised) {
+        gain[q] = query.softmax.add(work.blocks[q]);
+      } else {
+        gain[q] = 1;
+        query.softmax.add(weights.data() + q * tokens, tokens, work.first_token);
+        const float* s = work.scores.data() + q * tokens;
+        const float* t = scores.data() + q * tokens;
+        const ScoreProducts products = score_products(work.weights.data() + q * tokens, s, t, tokens);
+        query.difference += products.weighted_difference;
+        query.cross += products.ab;
+        query.exact_square += products.aa;
+        query.difference_square += products.dd;
+      }
+      rescale[q] = query.softmax.rescale();
+    }
+    if (!outputs) continue;
+    const bool exact_values = p != part || quantised.values.empty();
+    const float* addend = work.output.data();
+    if (requantised || !exact_values) {
+      output = weighted_values(requantised ? weights : work.weights, work.count, tokens,
+                               exact_values ? work.values : quantised.values.data(), d_);
+      addend = output.data();
+    }
+    rescale_and_add(rescale, gain, addend, d_, state.output.data() + work.row * d_);
+  }
+}
+
+LayerMetrics LayerEvaluation::metrics(std::size_t contender, std::size_t part) const {
+  const PartState& state = states_[contender * parts_ + part];
+  LayerMetrics metrics;
+  const auto means = [](const std::vector<VectorErrors>& heads, std::optional<double>& relative_mse,
+                        std::optional<double>& cosine) {
+    VectorErrors all;
+    for (const VectorErrors& head : heads) all.merge(head);
+    if (all.rows == 0) return;
+    relative_mse = all.relative_mse.value() / static_cast<double>(all.rows);
+    cosine = all.cosine.value() / static_cast<double>(all.rows);
+  };
+  means(state.keys, metrics.key_relative_mse, metrics.key_cosine);
+  means(state.values, metrics.value_relative_mse, metrics.value_cosine);
+  double kl = 0, agree = 0, error = 0, cross = 0, square = 0, difference = 0;
+  std::size_t judged = 0;
+  for (std::size_t q = 0; q < state.queries.size(); ++q) {
+    const QueryState& query = state.queries[q];
+    if (!query.judged) continue;
+    ++judged;
+    // KL = E_s (s - t) - log Z_s + log Z_t.
+    kl += query.difference / exact_[q].sum() - exact_[q].log_sum_exp() + query.softmax.log_sum_exp();
+    agree += exact_[q].top() == query.softmax.top() ? 1 : 0;
+    cross += query.cross;
+    square += query.exact_square;
+    difference += query.difference_square;
+    if (state.output.empty()) continue;
+    double error_square = 0, output_square = 0;
+    for (std::size_t j = q * d_; j < (q + 1) * d_; ++j) {
+      const double exact = static_cast<double>(exact_output_[j]) / exact_[q].sum();
+      const double output = static_cast<double>(state.output[j]) / query.softmax.sum();
+      error_square += (output - exact) * (output - exact);
+      output_square += exact * exact;
+    }
+    if (output_square > 0) error += error_square / output_square;
+  }
+  if (judged == 0) return metrics;
+  const double n = static_cast<double>(judged);
+  if (!contenders_[contender].keys.empty()) {
+    metrics.softmax_kl = kl / n;
+    metrics.top1_agreement = agree / n;
+    if (square > 0) {
+      metrics.inner_product_bias = cross / square - 1;
+      metrics.inner_product_error = std::sqrt(difference / square);
+    }
+  }
+  if (!state.output.empty()) metrics.output_error = error / n;
+  return metrics;
+}
+
+}  // namespace tq

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "calibration/exact_sum.h"
+#include "calibration/layer_stream.h"
+#include "core/attention.h"
+#include "core/key_codec.h"
+#include "core/value_codec.h"
+
+namespace tq {
+
+// What one way of storing a layer's cache did to it. Means are over vectors (the first four) or over queries
+// (the last five); queries that see none of the judged tokens do not count.
+struct LayerMetrics {
+  std::optional<double> key_relative_mse, key_cosine;  // ||k - k^||^2 / ||k||^2, <k,k^> / (||k|| ||k^||)
+  std::optional<double> value_relative_mse, value_cosine;
+  std::optional<double> inner_product_bias;   // sum <q,k^><q,k> / sum <q,k>^2 - 1
+  std::optional<double> inner_product_error;  // sqrt(sum (<q,k^> - <q,k>)^2 / sum <q,k>^2)
+  std::optional<double> softmax_kl;           // nats, KL(exact || quantised)
+  std::optional<double> top1_agreement;       // share of queries that keep their largest score's token
+  std::optional<double> output_error;         // ||o - o^||^2 / ||o||^2
+};
+
+// One way of storing the cache: codecs for the whole layer or one a KV head; none where that side stays
+// exact.
+struct Contender {
+  std::string name;
+  bool measure_output = true;  // the attention output costs as much as everything else
+  std::vector<std::shared_ptr<const KeyCodec>> keys;
+  std::vector<std::shared_ptr<const ValueCodec>> values;
+};
+
+// Measures several contenders in one pass over a layer's tokens, on several disjoint parts of them. When part
+// p is judged, only its tokens are quantised: all others stay exact in both softmaxes, so that what is
+// measured is the harm done by p's tokens. Memory: O(queries x d), not O(tokens).
+class LayerEvaluation {
+ public:
+  // `softmax_scale` multiplies <q,k>.
+  LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads, double softmax_scale,
+                  const LayerQueries& queries, std::vector<Contender> contenders, std::size_t parts);
+
+  // All tokens of the block belong to `part`.
+  void add(const TokenBlock& block, std::size_t part);
+
+  LayerMetrics metrics(std::size_t contender, std::size_t part) const;
+
+ private:
+  struct VectorErrors {
+    std::uint64_t rows = 0;
+    ExactSum relative_mse, cosine;
+    void add(const float* x, const float* reconstruction, std::size_t count, std::size_t d);
+    void merge(const VectorErrors& other);
+  };
+  // One query's view of one contender with one part quantised.
+  struct QueryState {
+    SoftmaxStream softmax;
+    double difference = 0;  // sum of exp(s - max s) (s - t), s exact, t quantised
+    double cross = 0, exact_square = 0, difference_square = 0;  // of scores
+    bool judged = false;                                        // saw a token of the part
+  };
+  struct PartState {
+    std::vector<VectorErrors> keys, values;  // one a KV head, so that heads can be worked on side by side
+    std::vector<QueryState> queries;         // [q_heads][positions]
+    std::vector<float> output;               // [q_heads][positions][d], times the softmax's sum
+  };
+  struct HeadWork;
+
+  void add_head(const TokenBlock& block, std::size_t part, std::size_t head);
+  void mask(const HeadWork& work, std::vector<float>& scores) const;
+  void add_scores(HeadWork& work, std::size_t contender, std::size_t part);
+
+  std::size_t d_, kv_heads_, group_;
+  const LayerQueries& queries_;
+  std::vector<float> scaled_queries_;
+  std::vector<Contender> contenders_;
+  std::size_t parts_;
+  bool measure_output_;
+  std::vector<SoftmaxStream> exact_;  // [q_heads][positions]
+  std::vector<float> exact_output_;   // [q_heads][positions][d], times the softmax's sum
+  std::vector<PartState> states_;     // [contender][part]
+};
+
+}  // namespace tq

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "calibration/import.h"
+#include "calibration/json_strict.h"
+
+// One reader a format, behind import_tables(). They check structure and types; import_tables() then checks the tables.
+namespace tq {
+
+ImportedTables read_upstream_folder(const std::string& folder);
+ImportedTables read_upstream_file(const JsonNode& root, const std::string& path);
+ImportedTables read_kv_json(const JsonNode& root);
+ImportedTables read_safetensors(std::string_view bytes, const std::string& path);
+ImportedTables read_c_header(std::string_view text, const std::string& path);
+
+}  // namespace tq

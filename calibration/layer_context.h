@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+
+#include "calibration/layer_stream.h"
+#include "core/rotation.h"
+#include "core/sketch.h"
+#include "datasets/capture.h"
+
+namespace tq {
+
+// Called with the tokens done since the last call.
+using Progress = std::function<void(std::size_t tokens)>;
+
+// What every step on one layer of a capture needs to know.
+struct LayerContext {
+  LayerContext(CaptureReader& capture, int layer_index, std::shared_ptr<const Rotation> layer_rotation,
+               std::shared_ptr<const Sketch> layer_sketch, Progress on_progress);
+
+  int layer;
+  LayerInfo info;
+  int num_kv_heads, num_q_heads;
+  double softmax_scale;  // the capture's, else 1 / sqrt(head_dim)
+  std::shared_ptr<const Rotation> rotation;
+  std::shared_ptr<const Sketch> sketch;  // null unless keys are in prod mode
+  LayerStream stream;
+  LayerQueries queries;
+  Progress progress;
+
+  std::size_t head_dim() const { return static_cast<std::size_t>(info.head_dim); }
+  std::size_t kv_heads() const { return static_cast<std::size_t>(num_kv_heads); }
+};
+
+}  // namespace tq

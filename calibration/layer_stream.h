@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "datasets/capture.h"
+
+namespace tq {
+
+// Consecutive tokens of one layer.
+struct TokenBlock {
+  std::size_t begin = 0, count = 0;
+  std::vector<float> k, v;  // [kv_heads][count][head_dim]; empty where the capture has none
+  std::vector<std::int32_t> positions, sequence_ids;
+};
+
+// One layer of a capture, block by block, as often as asked. A layer that fits in kCacheBytes is read once
+// and kept; a larger one is read again on every pass. The next block is read while the caller works on this
+// one.
+class LayerStream {
+ public:
+  static constexpr std::size_t kCacheBytes = std::size_t{96} << 20;
+  static constexpr std::size_t kBlockBytes = std::size_t{8} << 20;  // of k and v together, as float32
+
+  LayerStream(CaptureReader& capture, int layer);
+
+  // Calls visit(block) for all tokens in order. Blocks end where `cut` says that a run of tokens ends (a
+  // split's run_end), so that a visitor never sees a block of two parts.
+  void for_each(const std::function<std::size_t(std::size_t)>& cut,
+                const std::function<void(const TokenBlock&)>& visit);
+
+ private:
+  TokenBlock read(std::size_t begin, std::size_t end);
+
+  CaptureReader& capture_;
+  int layer_;
+  std::size_t tokens_;
+  std::size_t block_tokens_;
+  bool cacheable_;
+  std::vector<TokenBlock> cache_;
+};
+
+// The queries of one layer that metrics are measured with, at most kMostPositions positions, evenly spaced
+// over the capture's query rows.
+struct LayerQueries {
+  static constexpr std::size_t kMostPositions = 512;
+
+  std::size_t positions_count = 0;
+  std::vector<float> q;  // [q_heads][positions_count][head_dim]
+  std::vector<std::int32_t> positions, sequence_ids;
+};
+// Empty when the layer has no queries, or when keys are not post-RoPE (scores would be meaningless).
+LayerQueries read_queries(CaptureReader& capture, int layer);
+
+}  // namespace tq

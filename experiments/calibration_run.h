@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "calibration/calibrate.h"
+
+namespace tq {
+
+// calibrate() on a capture file with a progress bar, the file's digest and the run's provenance filled in.
+Artefact run_calibration(const std::string& capture_path, const CalibrationOptions& options,
+                         const std::string& command_line);
+
+}  // namespace tq

@@ -1,0 +1,42 @@
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "experiments/codec_options.h"
+#include "experiments/command_line.h"
+#include "experiments/commands.h"
+#include "experiments/progress_bar.h"
+#include "experiments/report_output.h"
+
+namespace tq {
+namespace po = boost::program_options;
+
+ExitCode run_eval(const Arguments& arguments) {
+  CommandLine line("eval", "measure what a codec or an artefact does to a capture, all tokens quantised",
+                   "tq eval --capture model.kv.h5 --key-mode prod --sketch gaussian --alpha unbiased");
+  line.add()("capture", po::value<std::string>()->value_name("FILE"), "capture to measure on (*.kv.h5)")(
+      "artefact", po::value<std::string>()->value_name("FILE"), "take codecs and tables from here (*.tq.h5)")(
+      "json", "JSON instead of a table");
+  add_codec_options(line, AlphaTarget::unbiased);
+  if (!line.parse(arguments)) return ExitCode::done;
+  if (line.given("artefact") && codec_options_given(line)) {
+    throw UsageError("eval: --artefact brings its own codecs; leave out the codec options");
+  }
+  CaptureReader capture(line.required("capture"));
+  CaptureReport report;
+  {
+    ProgressBar bar("measuring", capture.info().tokens * capture.info().layers.size());
+    report = line.given("artefact")
+                 ? evaluate_capture(capture, read_artefact(line.get<std::string>("artefact")), bar.callback())
+                 : evaluate_capture(capture, read_codec_options(line), bar.callback());
+  }
+  if (line.given("json")) {
+    fmt::print("{}\n", report_json(report).dump(2));
+  } else {
+    const LayerReport& first = report.layers.front();
+    fmt::print("keys {}, values {}\n\n{}", first.key.empty() ? "-" : first.key,
+               first.value.empty() ? "-" : first.value, report_table(report));
+  }
+  return ExitCode::done;
+}
+
+}  // namespace tq

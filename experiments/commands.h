@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+
+// The subcommands of `tq`. Each takes the arguments after its name, writes results to stdout and everything
+// else to stderr, and throws a tq::Error for main() to report.
+namespace tq {
+
+using Arguments = std::vector<std::string>;
+
+ExitCode run_calibrate(const Arguments& arguments);
+ExitCode run_codebook(const Arguments& arguments);
+ExitCode run_demo(const Arguments& arguments);
+ExitCode run_eval(const Arguments& arguments);
+ExitCode run_export(const Arguments& arguments);
+ExitCode run_import(const Arguments& arguments);
+ExitCode run_inspect(const Arguments& arguments);
+ExitCode run_lint(const Arguments& arguments);
+
+struct Command {
+  const char* name;
+  const char* summary;
+  ExitCode (*run)(const Arguments&);
+};
+
+// In the order in which they are usually needed.
+const std::vector<Command>& commands();
+
+}  // namespace tq

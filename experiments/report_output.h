@@ -1,0 +1,19 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "calibration/artefact.h"
+#include "calibration/evaluate_capture.h"
+
+// Results as tables for people and JSON for programs. A metric that could not be measured is "-" and null.
+namespace tq {
+
+std::string report_table(const CaptureReport& report);
+nlohmann::ordered_json report_json(const CaptureReport& report);
+
+// What calibration decided, layer by layer.
+std::string gate_table(const Artefact& artefact);
+nlohmann::ordered_json gate_json(const Artefact& artefact);
+
+}  // namespace tq
