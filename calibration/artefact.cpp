@@ -22,26 +22,31 @@ void validate_config(const Config& config, int head_dim, const std::string& wher
 
 void validate_table_count(std::size_t count, int num_kv_heads, const std::string& where) {
   if (count != 1 && count != static_cast<std::size_t>(num_kv_heads)) {
-    throw InputError("{}: {} tables; one for the layer or one for each of {} KV heads are wanted", where, count,
-                     num_kv_heads);
+    throw InputError("{}: {} tables; one for the layer or one for each of {} KV heads are wanted", where,
+                     count, num_kv_heads);
   }
 }
 
 void validate_text(std::string_view text, std::string_view name, const std::string& where) {
   constexpr std::size_t kLongest = 16384;  // an HDF5 attribute holds less than 64 KiB
-  if (text.size() > kLongest) throw InputError("{}: {} has {} bytes; {} are the most", where, name, text.size(), kLongest);
+  if (text.size() > kLongest)
+    throw InputError("{}: {} has {} bytes; {} are the most", where, name, text.size(), kLongest);
   if (text.find('\0') != text.npos) throw InputError("{}: {} contains a zero byte", where, name);
 }
 
 void validate_metrics(const TableMetrics& metrics, const std::string& where) {
   const double nothing = 0;
-  for (const double value : {metrics.relative_mse, metrics.cosine, metrics.softmax_kl.value_or(nothing),
-                             metrics.top1_agreement.value_or(nothing), metrics.output_error.value_or(nothing)}) {
+  for (const double value :
+       {metrics.relative_mse, metrics.cosine, metrics.softmax_kl.value_or(nothing),
+        metrics.top1_agreement.value_or(nothing), metrics.output_error.value_or(nothing)}) {
     if (!std::isfinite(value)) throw InputError("{}: a metric is not finite", where);
   }
 }
 
 void validate_gate(const GateRecord& gate, const std::string& where) {
+  if (gate.candidates.size() > kMaxCandidates) {
+    throw InputError("{}: {} candidates; {} are the most", where, gate.candidates.size(), kMaxCandidates);
+  }
   const auto count = static_cast<int>(gate.candidates.size());
   if (gate.kept < 0 || (gate.kept != 0 && gate.kept >= count)) {
     throw InputError("{}: candidate {} was kept, of {}", where, gate.kept, count);
@@ -89,7 +94,9 @@ void validate_layer(const LayerArtefact& layer, int num_q_heads, const std::stri
 }  // namespace
 
 void validate(const Artefact& artefact, const std::string& where) {
-  if (artefact.num_q_heads < 1) throw InputError("{}: num_q_heads is {}", where, artefact.num_q_heads);
+  if (artefact.num_q_heads < 1 || artefact.num_q_heads > kMaxHeads) {
+    throw InputError("{}: num_q_heads is {}; 1 to {} are wanted", where, artefact.num_q_heads, kMaxHeads);
+  }
   if (artefact.key_basis != "post_rope" && artefact.key_basis != "pre_rope") {
     throw InputError("{}: key_basis is neither post_rope nor pre_rope", where);
   }
@@ -97,12 +104,13 @@ void validate(const Artefact& artefact, const std::string& where) {
     throw InputError("{}: softmax_scale {} is not a positive number", where, *artefact.softmax_scale);
   }
   const Provenance& provenance = artefact.provenance;
-  for (const auto& [name, text] : {std::pair<std::string_view, std::string_view>{"tool_version", provenance.tool_version},
-                                   {"command_line", provenance.command_line},
-                                   {"utc_time", provenance.utc_time},
-                                   {"capture_name", provenance.capture_name},
-                                   {"capture_sha256", provenance.capture_sha256},
-                                   {"model", provenance.model}}) {
+  for (const auto& [name, text] :
+       {std::pair<std::string_view, std::string_view>{"tool_version", provenance.tool_version},
+        {"command_line", provenance.command_line},
+        {"utc_time", provenance.utc_time},
+        {"capture_name", provenance.capture_name},
+        {"capture_sha256", provenance.capture_sha256},
+        {"model", provenance.model}}) {
     validate_text(text, name, where);
   }
   if (provenance.fit_tokens < 0 || provenance.held_out_tokens < 0) {
@@ -122,14 +130,15 @@ void validate(const Artefact& artefact, const std::string& where) {
     sketched.insert(layer.head_dim);
     const auto sketch = artefact.sketches.find(layer.head_dim);
     if (sketch != artefact.sketches.end() && sketch->second.kind() != layer.key.sketch) {
-      throw InputError("{}: keys take a {} sketch, the one of head_dim {} is {}", place, to_string(layer.key.sketch),
-                       layer.head_dim, to_string(sketch->second.kind()));
+      throw InputError("{}: keys take a {} sketch, the one of head_dim {} is {}", place,
+                       to_string(layer.key.sketch), layer.head_dim, to_string(sketch->second.kind()));
     }
   }
 
   const auto validate_objects = [&](const auto& objects, const std::set<int>& wanted, std::string_view name) {
     for (const int head_dim : wanted) {
-      if (!objects.contains(head_dim)) throw InputError("{}: the {} of head_dim {} is missing", where, name, head_dim);
+      if (!objects.contains(head_dim))
+        throw InputError("{}: the {} of head_dim {} is missing", where, name, head_dim);
     }
     for (const auto& [head_dim, object] : objects) {
       if (!wanted.contains(head_dim)) {

@@ -14,8 +14,8 @@
 
 namespace tq {
 
-// What one candidate table scored on one part of the tokens. A metric that could not be measured (no queries) is
-// absent, never 0.
+// What one candidate table scored on one part of the tokens. A metric that could not be measured (no queries)
+// is absent, never 0.
 struct TableMetrics {
   double relative_mse = 0;                 // mean over vectors of ||x - x^||^2 / ||x||^2
   double cosine = 0;                       // mean over vectors of <x, x^> / (||x|| ||x^||)
@@ -27,7 +27,7 @@ struct TableMetrics {
 
 // One candidate that the gate compared, on the tokens it was fitted on and on those held out.
 struct Candidate {
-  std::string name;                        // "default", "default table, fitted alpha", "tuned"
+  std::string name;  // "default", "default table, fitted alpha", "tuned"
   TableMetrics fit;
   TableMetrics held_out;
   friend bool operator==(const Candidate&, const Candidate&) = default;
@@ -35,30 +35,30 @@ struct Candidate {
 
 // Why a layer carries the tables it carries. `candidates[kept]` was shipped.
 struct GateRecord {
-  std::vector<Candidate> candidates;       // the data-free default first
+  std::vector<Candidate> candidates;  // the data-free default first
   int kept = 0;
-  std::string reason;                      // one line for a person
+  std::string reason;  // one line for a person
   friend bool operator==(const GateRecord&, const GateRecord&) = default;
 };
 
 struct LayerArtefact {
   int head_dim = 0;
   int num_kv_heads = 0;
-  KeyConfig key;                           // may differ by layer
+  KeyConfig key;  // may differ by layer
   ValueConfig value;
   // One entry for the whole layer, or one a KV head.
   std::vector<KeyTables> key_tables;
   // Rotated values only, same counts; empty in group mode.
   std::vector<Codebook> value_tables;
   GateRecord key_gate;
-  GateRecord value_gate;                   // no candidates in group mode
+  GateRecord value_gate;  // no candidates in group mode
 };
 
 struct Provenance {
   std::string tool_version;
   std::string command_line;
-  std::string utc_time;                    // ISO 8601, "2026-11-23T18:34:37Z"
-  std::string capture_name;                // file name without folders
+  std::string utc_time;      // ISO 8601, "2026-11-23T18:34:37Z"
+  std::string capture_name;  // file name without folders
   std::string capture_sha256;
   std::string model;
   std::int64_t fit_tokens = 0;
@@ -69,25 +69,28 @@ struct Provenance {
 // Everything that an engine needs to encode and decode a model's cache, and the evidence for it.
 struct Artefact {
   int num_q_heads = 0;
-  std::string key_basis;                   // "post_rope" or "pre_rope"
-  std::optional<double> softmax_scale;     // absent: 1/sqrt(head_dim)
+  std::string key_basis;                // "post_rope" or "pre_rope"
+  std::optional<double> softmax_scale;  // absent: 1/sqrt(head_dim)
   Provenance provenance;
   // One a head_dim in use.
   std::map<int, Rotation> rotations;
-  std::map<int, Sketch> sketches;          // empty unless some layer's keys are in prod mode
+  std::map<int, Sketch> sketches;  // empty unless some layer's keys are in prod mode
   std::vector<LayerArtefact> layers;
 };
 
+// What validate() lets pass, so that every file that is written can be read.
 inline constexpr std::size_t kMaxLayers = 1000;  // /layers/NNN
+inline constexpr int kMaxHeads = 4096;
+inline constexpr std::size_t kMaxCandidates = 256;
 
-// Master copy, HDF5 `*.tq.h5`. Written whole or not at all (datasets/atomic_file.h). Reading validates every item:
-// throws InputError on a file that is not an artefact, of an unknown version, with a missing, extra, ill-sized or
-// non-finite item, or whose digest does not match.
+// Master copy, HDF5 `*.tq.h5`. Written whole or not at all (datasets/atomic_file.h). Reading validates every
+// item: throws InputError on a file that is not an artefact, of an unknown version, with a missing, extra,
+// ill-sized or non-finite item, or whose digest does not match.
 void write_artefact(const Artefact&, const std::string& path);
 Artefact read_artefact(const std::string& path);
 
-// Throws InputError unless the parts fit together: rotations for every head_dim, table counts 1 or num_kv_heads, table
-// sizes those of the codec.
+// Throws InputError unless the parts fit together: rotations for every head_dim, table counts 1 or
+// num_kv_heads, table sizes those of the codec.
 void validate(const Artefact&, const std::string& where);
 
 }  // namespace tq

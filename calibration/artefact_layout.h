@@ -13,8 +13,8 @@ namespace tq {
 inline constexpr std::string_view kArtefactFormat = "turboquant-artefact";
 inline constexpr std::int64_t kArtefactVersion = 1;
 
-// Extents of /layers/NNN/metrics/{key,value}/scores are candidates x kScoreParts x kScoreMetrics, NaN where a metric
-// was not measured.
+// Extents of /layers/NNN/metrics/{key,value}/scores are candidates x kScoreParts x kScoreMetrics, NaN where a
+// metric was not measured.
 inline constexpr std::size_t kScoreParts = 2;
 inline constexpr std::size_t kScoreMetrics = 5;
 inline constexpr std::string_view kScorePartNames = "fit, held_out";

@@ -1,4 +1,3 @@
-#include <charconv>
 #include <cmath>
 #include <optional>
 #include <set>
@@ -18,7 +17,6 @@ using hdf5::Object;
 
 constexpr std::size_t kMaxTableValues = std::size_t{1} << 21;   // 4,096 heads of 8 bits and more
 constexpr std::size_t kMaxMatrixValues = std::size_t{1} << 20;  // d = 1024
-constexpr std::size_t kMaxCandidates = 256;
 
 std::string list_names(const std::set<std::string>& names) {
   return names.empty() ? "nothing" : fmt::format("{}", fmt::join(names, ", "));
@@ -29,7 +27,8 @@ void require_children(const Object& group, const std::set<std::string>& known) {
   std::set<std::string> found;
   for (const std::string& name : hdf5::child_names(group, kMaxLayers + 1)) {
     if (!known.contains(name)) {
-      throw InputError("{}: '{}' is not part of the format; {} is", group.where(), printable(name), list_names(known));
+      throw InputError("{}: '{}' is not part of the format; {} is", group.where(), printable(name),
+                       list_names(known));
     }
     found.insert(name);
   }
@@ -38,8 +37,8 @@ void require_children(const Object& group, const std::set<std::string>& known) {
   }
 }
 
-// No attribute beyond `known`; the readers below find those that are missing. By count, because HDF5 1.10 crashes while
-// it lists the names of damaged attributes.
+// No attribute beyond `known`; the readers below find those that are missing. By count, because HDF5 1.10
+// crashes while it lists the names of damaged attributes.
 void require_attributes(const Object& object, const std::set<std::string>& known) {
   H5O_info_t info;
   if (H5Oget_info2(object.id(), &info, H5O_INFO_NUM_ATTRS) < 0) {
@@ -56,7 +55,8 @@ void require_attributes(const Object& object, const std::set<std::string>& known
 int read_int(const Object& object, const std::string& name, int lowest, int highest) {
   const std::int64_t value = hdf5::read_int64_attribute(object, name);
   if (value < lowest || value > highest) {
-    throw InputError("{}: attribute '{}' is {}; {} to {} is wanted", object.where(), name, value, lowest, highest);
+    throw InputError("{}: attribute '{}' is {}; {} to {} is wanted", object.where(), name, value, lowest,
+                     highest);
   }
   return static_cast<int>(value);
 }
@@ -72,7 +72,8 @@ Enum read_enum(const Object& object, const std::string& name) {
 }
 
 // The float64 values of `name`, which must round to the float32 values beside them.
-hdf5::Array<double> read_numbers(const Object& group, const std::string& name, const hdf5::Extents& expected) {
+hdf5::Array<double> read_numbers(const Object& group, const std::string& name,
+                                 const hdf5::Extents& expected) {
   const auto single = hdf5::read_array<float>(group, name, expected, kMaxTableValues);
   auto exact = hdf5::read_array<double>(group, name + "_f64", single.extents, kMaxTableValues);
   for (std::size_t i = 0; i < exact.values.size(); ++i) {
@@ -80,8 +81,9 @@ hdf5::Array<double> read_numbers(const Object& group, const std::string& name, c
       throw InputError("{}: {}: element {} is not finite", group.where(), name, i);
     }
     if (static_cast<float>(exact.values[i]) != single.values[i]) {
-      throw InputError("{}: {}: element {} is {} as float32 and {} as float64, which rounds to another float32",
-                       group.where(), name, i, single.values[i], exact.values[i]);
+      throw InputError(
+          "{}: {}: element {} is {} as float32 and {} as float64, which rounds to another float32",
+          group.where(), name, i, single.values[i], exact.values[i]);
     }
   }
   return exact;
@@ -91,7 +93,8 @@ hdf5::Array<double> read_numbers(const Object& group, const std::string& name, c
 std::vector<Codebook> read_codebooks(const Object& group, int bits, int num_kv_heads) {
   const std::size_t size = std::size_t{1} << bits;
   const auto heads = static_cast<std::size_t>(num_kv_heads);
-  const bool per_head = hdf5::extents_of(hdf5::open_dataset(group, "centroids", 4 * kMaxTableValues)).size() == 2;
+  const bool per_head =
+      hdf5::extents_of(hdf5::open_dataset(group, "centroids", 4 * kMaxTableValues)).size() == 2;
   const auto expected = [&](std::size_t width) {
     return per_head ? hdf5::Extents{heads, width} : hdf5::Extents{width};
   };
@@ -109,7 +112,8 @@ std::vector<Codebook> read_codebooks(const Object& group, int bits, int num_kv_h
 }
 
 void read_key(const Object& group, LayerArtefact& layer) {
-  require_children(group, {"centroids", "centroids_f64", "boundaries", "boundaries_f64", "qjl_scale", "qjl_scale_f64"});
+  require_children(
+      group, {"centroids", "centroids_f64", "boundaries", "boundaries_f64", "qjl_scale", "qjl_scale_f64"});
   layer.key.mode = read_enum<KeyMode>(group, "mode");
   layer.key.bits = read_int(group, "bits", layer.key.mode == KeyMode::prod ? 2 : 1, 8);
   if (layer.key.mode == KeyMode::prod) {
@@ -171,7 +175,8 @@ GateRecord read_gate(const Object& group) {
   if (hdf5::child_names(group).empty()) return gate;
   require_children(group, {"scores"});
   const auto scores =
-      hdf5::read_array<double>(group, "scores", {hdf5::kAnyExtent, kScoreParts, kScoreMetrics}, kMaxCandidates * kScoreParts * kScoreMetrics);
+      hdf5::read_array<double>(group, "scores", {hdf5::kAnyExtent, kScoreParts, kScoreMetrics},
+                               kMaxCandidates * kScoreParts * kScoreMetrics);
   const Object dataset = hdf5::open_dataset(group, "scores", 8 * kMaxTableValues);
   std::set<std::string> attributes{"parts", "metrics"};
   for (std::size_t i = 0; i < scores.extents[0]; ++i) {
@@ -184,8 +189,8 @@ GateRecord read_gate(const Object& group) {
   require_attributes(dataset, attributes);
   if (hdf5::read_string_attribute(dataset, "parts") != kScorePartNames ||
       hdf5::read_string_attribute(dataset, "metrics") != kScoreMetricNames) {
-    throw InputError("{}: attributes 'parts' and 'metrics' must be '{}' and '{}'", dataset.where(), kScorePartNames,
-                     kScoreMetricNames);
+    throw InputError("{}: attributes 'parts' and 'metrics' must be '{}' and '{}'", dataset.where(),
+                     kScorePartNames, kScoreMetricNames);
   }
   return gate;
 }
@@ -200,12 +205,10 @@ std::vector<float> read_matrix(const Object& group, std::size_t d) {
 
 std::uint64_t read_seed(const Object& group) {
   const std::string text = hdf5::read_string_attribute(group, "seed");
-  std::uint64_t seed = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
-  if (error != std::errc() || end != text.data() + text.size()) {
+  const auto seed = parse_integer<std::uint64_t>(text);
+  if (!seed)
     throw InputError("{}: attribute 'seed' must be an integer from 0 to 2^64 - 1 as text", group.where());
-  }
-  return seed;
+  return *seed;
 }
 
 // A Rotation or Sketch. `rht` is the kind that is stored as signs and a permutation.
@@ -216,7 +219,8 @@ ObjectType read_object(const Object& group, int head_dim, Kind rht) {
   const std::uint64_t seed = read_seed(group);
   const auto d = static_cast<std::size_t>(head_dim);
   const bool is_rht = kind == rht;
-  require_children(group, is_rht ? std::set<std::string>{"sign_bits", "permutation"} : std::set<std::string>{"matrix"});
+  require_children(
+      group, is_rht ? std::set<std::string>{"sign_bits", "permutation"} : std::set<std::string>{"matrix"});
   std::vector<float> values;
   std::vector<std::uint16_t> permutation;
   if (is_rht) {
@@ -239,10 +243,8 @@ std::map<int, ObjectType> read_objects(const Object& root, const std::string& na
   const Object group = hdf5::open_group(root, name);
   std::map<int, ObjectType> objects;
   for (const std::string& child : hdf5::child_names(group, kMaxLayers)) {
-    int head_dim = 0;
-    const auto [end, error] = std::from_chars(child.data(), child.data() + child.size(), head_dim);
-    if (error != std::errc() || std::to_string(head_dim) != child || head_dim < 16 || head_dim > 1024 ||
-        head_dim % 8 != 0) {
+    const int head_dim = parse_integer<int>(child).value_or(0);
+    if (std::to_string(head_dim) != child || head_dim < 16 || head_dim > 1024 || head_dim % 8 != 0) {
       throw InputError("{}: '{}' is not a head dimension, a multiple of 8 from 16 to 1024", group.where(),
                        printable(child));
     }
@@ -254,8 +256,8 @@ std::map<int, ObjectType> read_objects(const Object& root, const std::string& na
 Provenance read_provenance(const Object& root) {
   const Object group = hdf5::open_group(root, "provenance");
   require_children(group, {});
-  require_attributes(group, {"tool_version", "command_line", "utc_time", "capture_name", "capture_sha256", "model",
-                             "fit_tokens", "held_out_tokens"});
+  require_attributes(group, {"tool_version", "command_line", "utc_time", "capture_name", "capture_sha256",
+                             "model", "fit_tokens", "held_out_tokens"});
   return {.tool_version = hdf5::read_string_attribute(group, "tool_version"),
           .command_line = hdf5::read_string_attribute(group, "command_line"),
           .utc_time = hdf5::read_string_attribute(group, "utc_time"),
@@ -271,7 +273,7 @@ LayerArtefact read_layer(const Object& group) {
   require_attributes(group, {"head_dim", "num_kv_heads"});
   LayerArtefact layer;
   layer.head_dim = read_int(group, "head_dim", 16, 1024);
-  layer.num_kv_heads = read_int(group, "num_kv_heads", 1, 4096);
+  layer.num_kv_heads = read_int(group, "num_kv_heads", 1, kMaxHeads);
   read_key(hdf5::open_group(group, "key"), layer);
   read_value(hdf5::open_group(group, "value"), layer);
   const Object metrics = hdf5::open_group(group, "metrics");
@@ -286,19 +288,22 @@ LayerArtefact read_layer(const Object& group) {
 Artefact read_artefact(const std::string& path) {
   const hdf5::File file = hdf5::open_for_reading(path);
   const Object& root = file.root();
-  if (!hdf5::has_attribute(root, "format") || hdf5::read_string_attribute(root, "format") != kArtefactFormat) {
-    throw InputError("{}: not an artefact: the attribute 'format' is not '{}'", root.where(), kArtefactFormat);
+  if (!hdf5::has_attribute(root, "format") ||
+      hdf5::read_string_attribute(root, "format") != kArtefactFormat) {
+    throw InputError("{}: not an artefact: the attribute 'format' is not '{}'", root.where(),
+                     kArtefactFormat);
   }
   const std::int64_t version = hdf5::read_int64_attribute(root, "format_version");
   if (version != kArtefactVersion) {
-    throw InputError("{}: format_version {} is unknown; this program reads {}", root.where(), version, kArtefactVersion);
+    throw InputError("{}: format_version {} is unknown; this program reads {}", root.where(), version,
+                     kArtefactVersion);
   }
   require_attributes(root, {"format", "format_version", "codec", "num_layers", "num_q_heads", "key_basis",
                             "softmax_scale", "sha256"});
   require_children(root, {"provenance", "rotations", "sketches", "layers"});
 
   Artefact artefact;
-  artefact.num_q_heads = read_int(root, "num_q_heads", 1, 4096);
+  artefact.num_q_heads = read_int(root, "num_q_heads", 1, kMaxHeads);
   artefact.key_basis = hdf5::read_string_attribute(root, "key_basis");
   if (hdf5::has_attribute(root, "softmax_scale")) {
     artefact.softmax_scale = hdf5::read_double_attribute(root, "softmax_scale");

@@ -79,8 +79,9 @@ void write_gate(const Object& group, const GateRecord& gate) {
   std::vector<double> scores;
   for (const Candidate& candidate : gate.candidates) {
     for (const TableMetrics* part : {&candidate.fit, &candidate.held_out}) {
-      scores.insert(scores.end(), {part->relative_mse, part->cosine, part->softmax_kl.value_or(kAbsent),
-                                   part->top1_agreement.value_or(kAbsent), part->output_error.value_or(kAbsent)});
+      scores.insert(scores.end(),
+                    {part->relative_mse, part->cosine, part->softmax_kl.value_or(kAbsent),
+                     part->top1_agreement.value_or(kAbsent), part->output_error.value_or(kAbsent)});
     }
   }
   hdf5::write_array(group, "scores", {gate.candidates.size(), kScoreParts, kScoreMetrics}, scores);

@@ -32,32 +32,39 @@ void sync_folder(const std::string& folder, const std::string& target) {
   if (!synced) fail(target, "write to the disk");
 }
 
-void clear(const fs::path& folder) {
-  for (const auto& entry : fs::directory_iterator(folder)) fs::remove_all(entry.path());
-}
-
 }  // namespace
 
 AtomicFolder::AtomicFolder(std::string target) : target_(std::move(target)) {
   while (target_.size() > 1 && target_.back() == '/') target_.pop_back();
   const fs::path path = target_;
   const std::string name = path.filename().string();
-  if (name.empty() || name == "." || name == "..") throw SystemError("{}: cannot write: not a folder's name", target_);
+  if (name.empty() || name == "." || name == "..")
+    throw SystemError("{}: cannot write: not a folder's name", target_);
   parent_ = path.has_parent_path() ? path.parent_path().string() : ".";
   temporary_ = (fs::path(parent_) / ("." + name + ".tq-tmp")).string();
 
-  if (mkdir(temporary_.c_str(), 0777) != 0 && errno != EEXIST) fail(target_, "create a temporary folder beside it");
+  if (mkdir(temporary_.c_str(), 0777) != 0 && errno != EEXIST)
+    fail(target_, "create a temporary folder beside it");
   lock_ = open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (lock_ < 0) fail(target_, "open a temporary folder beside it");
-  // A name that no longer leads to the locked folder was published by its owner between our open and our lock.
-  struct stat locked {}, named {};
+  // A name that no longer leads to the locked folder was published by its owner between our open and our
+  // lock.
+  struct stat locked {
+  }, named{};
   const bool owned = flock(lock_, LOCK_EX | LOCK_NB) == 0 && fstat(lock_, &locked) == 0 &&
                      stat(temporary_.c_str(), &named) == 0 && locked.st_ino == named.st_ino;
   if (!owned) {
     close(lock_);
     throw SystemError("{}: cannot write: another process is writing it", target_);
   }
-  clear(temporary_);
+  std::error_code error;
+  for (fs::directory_iterator entry(temporary_, error), end; !error && entry != end; entry.increment(error)) {
+    fs::remove_all(entry->path(), error);
+  }
+  if (error) {
+    close(lock_);
+    throw SystemError("{}: cannot clear '{}': {}", target_, temporary_, error.message());
+  }
 }
 
 AtomicFolder::~AtomicFolder() {

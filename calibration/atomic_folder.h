@@ -4,12 +4,14 @@
 
 namespace tq {
 
-// A folder that appears whole or not at all, AtomicFile's counterpart: filled as `.NAME.tq-tmp` beside its target, then
-// fsync of its folders, rename (an exchange, where the target exists), fsync of the parent. Destroyed before commit(),
-// it removes the temporary; the one that a killed process left is cleared by the next AtomicFolder for the target.
+// A folder that appears whole or not at all, AtomicFile's counterpart: filled as `.NAME.tq-tmp` beside its
+// target, then fsync of its folders, rename (an exchange, where the target exists), fsync of the parent.
+// Destroyed before commit(), it removes the temporary; the one that a killed process left is cleared by the
+// next AtomicFolder for the target.
 class AtomicFolder {
  public:
-  // Throws SystemError when the parent cannot be written, and when another process is writing the same folder.
+  // Throws SystemError when the parent cannot be written, and when another process is writing the same
+  // folder.
   explicit AtomicFolder(std::string target);
   ~AtomicFolder();
   AtomicFolder(const AtomicFolder&) = delete;

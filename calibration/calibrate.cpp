@@ -50,8 +50,7 @@ std::vector<KeyTables> with_alphas(const std::vector<KeyTables>& tables, const s
 
 // The default first; in prod mode also the default's codebook with a fitted alpha, because alpha usually
 // helps and a fitted codebook often does not.
-std::vector<CandidateTables<KeyTables>> key_candidates(LayerContext& layer, const TokenSplit& split,
-                                                       const CalibrationOptions& options,
+std::vector<CandidateTables<KeyTables>> key_candidates(LayerContext& layer, const CalibrationOptions& options,
                                                        const std::vector<CoordinateHistogram>& histograms) {
   const KeyTables fallback = default_key_tables(options.key, layer.info.head_dim);
   std::vector<CandidateTables<KeyTables>> candidates{{"default", {fallback}}};
@@ -61,7 +60,7 @@ std::vector<CandidateTables<KeyTables>> key_candidates(LayerContext& layer, cons
   }
   if (options.key.mode == KeyMode::prod && options.alpha != AlphaTarget::unbiased) {
     const auto residuals =
-        collect_residuals(layer, &split, options.per_head, options.key, {{fallback}, tuned}, options.alpha);
+        collect_residuals(layer, options.per_head, options.key, {{fallback}, tuned}, options.alpha);
     candidates.push_back(
         {"default table, fitted alpha",
          with_alphas({fallback}, fit_alphas(options.alpha, residuals[0], layer.info.head_dim))});
@@ -80,7 +79,7 @@ std::vector<CandidateTables<Codebook>> value_candidates(const CalibrationOptions
 }
 
 // Both sides in one pass over the layer, so that its tokens are read once.
-void judge(LayerContext& layer, const TokenSplit& split, const CalibrationOptions& options,
+void judge(LayerContext& layer, const CalibrationOptions& options,
            const std::vector<CandidateTables<KeyTables>>& keys,
            const std::vector<CandidateTables<Codebook>>& values, LayerArtefact& result) {
   std::vector<Contender> contenders;
@@ -102,11 +101,10 @@ void judge(LayerContext& layer, const TokenSplit& split, const CalibrationOption
   if (contenders.empty()) return;
   LayerEvaluation evaluation(layer.info.head_dim, layer.num_kv_heads, layer.num_q_heads, layer.softmax_scale,
                              layer.queries, std::move(contenders), 2);
-  layer.stream.for_each([&](std::size_t token) { return split.run_end(token); },
-                        [&](const TokenBlock& block) {
-                          evaluation.add(block, split.held_out(block.begin) ? kHeldOut : kFit);
-                          layer.progress(block.count);
-                        });
+  layer.stream.for_each([&](const TokenBlock& block) {
+    evaluation.add(block, layer.held_out(block) ? kHeldOut : kFit);
+    layer.progress(block.count);
+  });
   for (std::size_t i = 0; i < keys.size(); ++i) {
     result.key_gate.candidates.push_back({keys[i].name, key_metrics(evaluation.metrics(i, kFit)),
                                           key_metrics(evaluation.metrics(i, kHeldOut))});
@@ -152,7 +150,7 @@ Artefact calibrate(CaptureReader& capture, const CalibrationOptions& options, co
       artefact.sketches.try_emplace(shape.head_dim,
                                     Sketch::make(options.key.sketch, shape.head_dim, options.seed));
     }
-    LayerContext layer(capture, index, std::make_shared<Rotation>(rotation->second),
+    LayerContext layer(capture, index, &split, std::make_shared<Rotation>(rotation->second),
                        prod ? std::make_shared<Sketch>(artefact.sketches.at(shape.head_dim)) : nullptr,
                        progress);
     if (prod && options.alpha == AlphaTarget::score && layer.queries.positions_count == 0) {
@@ -166,17 +164,16 @@ Artefact calibrate(CaptureReader& capture, const CalibrationOptions& options, co
     result.key = options.key;
     result.value = options.value;
     const bool fit_values = shape.has_v && options.value.mode == ValueMode::rotated;
-    const LayerHistograms histograms =
-        collect_histograms(layer, split, options.per_head, shape.has_k, fit_values);
+    const LayerHistograms histograms = collect_histograms(layer, options.per_head, shape.has_k, fit_values);
     std::vector<CandidateTables<KeyTables>> keys;
     std::vector<CandidateTables<Codebook>> values;
-    if (shape.has_k) keys = key_candidates(layer, split, options, histograms.keys);
+    if (shape.has_k) keys = key_candidates(layer, options, histograms.keys);
     if (fit_values) values = value_candidates(options, shape.head_dim, histograms.values);
-    judge(layer, split, options, keys, values, result);
+    judge(layer, options, keys, values, result);
     if (shape.has_k) {
       result.key_tables = keys[static_cast<std::size_t>(result.key_gate.kept)].tables;
     } else if (shape.has_k_residual) {
-      calibrate_from_residuals(capture, layer, split, options, result);
+      calibrate_from_residuals(capture, layer, options, result);
     } else {
       throw InputError("{}: layer {} has neither k nor k_residual; there is nothing to calibrate keys on",
                        capture.path(), index);

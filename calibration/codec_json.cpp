@@ -30,8 +30,8 @@ ordered_json calibration_json(const Provenance& provenance) {
 }
 
 Provenance read_calibration(const JsonNode& node, std::vector<std::string>& unknown) {
-  node.collect_unknown({"tool_version", "command_line", "utc_time", "capture_name", "capture_sha256", "fit_tokens",
-                        "held_out_tokens"},
+  node.collect_unknown({"tool_version", "command_line", "utc_time", "capture_name", "capture_sha256",
+                        "fit_tokens", "held_out_tokens"},
                        unknown);
   constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
   Provenance provenance;

@@ -8,6 +8,7 @@
 
 #include "calibration/artefact.h"
 #include "calibration/import.h"
+#include "calibration/input_file.h"
 #include "calibration/json_strict.h"
 #include "core/error.h"
 
@@ -30,7 +31,7 @@ template <typename Enum>
 Enum read_choice(const JsonNode& node) {
   const std::string text = node.text();
   try {
-    return parse_choice<Enum>("value", text.size() < 32 ? text : "?");
+    return parse_choice<Enum>("value", printable(text));
   } catch (const UsageError& error) {
     throw InputError("{}: {}", node.where(), error.what());
   }

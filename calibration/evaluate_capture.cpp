@@ -10,8 +10,6 @@
 namespace tq {
 namespace {
 
-std::size_t any_token(std::size_t) { return SIZE_MAX; }
-
 LayerReport evaluate_layer(LayerContext& layer, const KeyConfig& key,
                            const std::vector<KeyTables>& key_tables, const ValueConfig& value,
                            const std::vector<Codebook>& value_tables) {
@@ -39,7 +37,7 @@ LayerReport evaluate_layer(LayerContext& layer, const KeyConfig& key,
   }
   LayerEvaluation evaluation(layer.info.head_dim, layer.num_kv_heads, layer.num_q_heads, layer.softmax_scale,
                              layer.queries, {std::move(contender)}, 1);
-  layer.stream.for_each(any_token, [&](const TokenBlock& block) {
+  layer.stream.for_each([&](const TokenBlock& block) {
     evaluation.add(block, 0);
     layer.progress(block.count);
   });
@@ -98,14 +96,14 @@ CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& optio
         sketches[d] = std::make_shared<Sketch>(Sketch::make(options.key.sketch, d, options.seed));
       }
     }
-    LayerContext layer(capture, index, rotations[d],
+    LayerContext layer(capture, index, nullptr, rotations[d],
                        options.key.mode == KeyMode::prod ? sketches[d] : nullptr, progress);
     KeyTables tables = default_key_tables(options.key, d);
     if (layer.info.has_k && options.key.mode == KeyMode::prod && options.alpha != AlphaTarget::unbiased) {
       if (options.alpha == AlphaTarget::score && layer.queries.positions_count == 0) {
         throw UsageError("--alpha score needs captured post-RoPE queries, and layer {} has none", index);
       }
-      const auto residuals = collect_residuals(layer, nullptr, false, options.key, {{tables}}, options.alpha);
+      const auto residuals = collect_residuals(layer, false, options.key, {{tables}}, options.alpha);
       tables.qjl_scale = fit_alpha(options.alpha, residuals[0][0], d);
     }
     const Codebook value_table = default_value_table(options.value, d);
@@ -131,7 +129,7 @@ CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact,
                        capture.path(), index, info.num_kv_heads, d, from.num_kv_heads, from.head_dim);
     }
     LayerContext layer(
-        capture, index, std::make_shared<Rotation>(artefact.rotations.at(d)),
+        capture, index, nullptr, std::make_shared<Rotation>(artefact.rotations.at(d)),
         from.key.mode == KeyMode::prod ? std::make_shared<Sketch>(artefact.sketches.at(d)) : nullptr,
         progress);
     layers.push_back(evaluate_layer(layer, from.key, from.key_tables, from.value, from.value_tables));

@@ -58,7 +58,9 @@ class HeaderWriter {
 };
 
 void write_layer(HeaderWriter& out, std::size_t index, const LayerArtefact& layer) {
-  const auto define = [&](std::string_view name, auto value) { out.line("#define {} {}", c_header_macro(index, name), value); };
+  const auto define = [&](std::string_view name, auto value) {
+    out.line("#define {} {}", c_header_macro(index, name), value);
+  };
   out.line("");
   out.line("/* Layer {}: {}, {} */", index, describe(layer.key), describe(layer.value));
   define("HEAD_DIM", layer.head_dim);
@@ -91,9 +93,13 @@ std::string c_header_text(const Artefact& artefact) {
   out.line(" * codec: {}", describe_codec(artefact));
   out.line(" * key basis: {}", artefact.key_basis);
   out.line(" *");
-  out.line(" * A coordinate y of the rotated unit vector has index i when boundaries[i] < y <= boundaries[i + 1], the");
+  out.line(
+      " * A coordinate y of the rotated unit vector has index i when boundaries[i] < y <= boundaries[i + 1], "
+      "the");
   out.line(" * two ends open. qjl_scale is the bare alpha: a decoder divides by d. The sign of 0 is -1.");
-  out.line(" * rht: rotated[i] = (H D x)[permutation[i]] / sqrt(d), D the signs, H the Hadamard matrix of order d.");
+  out.line(
+      " * rht: rotated[i] = (H D x)[permutation[i]] / sqrt(d), D the signs, H the Hadamard matrix of order "
+      "d.");
   out.line(" */");
   out.line("#ifndef TURBOQUANT_TABLES_H");
   out.line("#define TURBOQUANT_TABLES_H");
@@ -102,7 +108,8 @@ std::string c_header_text(const Artefact& artefact) {
   out.line("#define TQ_NUM_LAYERS {}", artefact.layers.size());
   out.line("#define TQ_NUM_Q_HEADS {}", artefact.num_q_heads);
 
-  // A dense matrix would be most of the file: the seed and the digest stand for it, the safetensors export carries it.
+  // A dense matrix would be most of the file: the seed and the digest stand for it, the safetensors export
+  // carries it.
   for (const auto& [head_dim, rotation] : artefact.rotations) {
     out.line("");
     out.line("#define TQ_ROTATION_D{}_KIND \"{}\"", head_dim, to_string(rotation.kind()));
@@ -115,7 +122,8 @@ std::string c_header_text(const Artefact& artefact) {
     out.line("#define TQ_SKETCH_D{}_KIND \"{}\"", head_dim, to_string(sketch.kind()));
     out.line("#define TQ_SKETCH_D{}_SEED {}ull", head_dim, sketch.seed());
     out.line("#define TQ_SKETCH_D{}_SHA256 \"{}\"", head_dim, sketch_digest(sketch));
-    if (sketch.kind() == SketchKind::orthogonal) out.rht(fmt::format("tq_sketch_d{}", head_dim), sketch.rht());
+    if (sketch.kind() == SketchKind::orthogonal)
+      out.rht(fmt::format("tq_sketch_d{}", head_dim), sketch.rht());
   }
   for (std::size_t i = 0; i < artefact.layers.size(); ++i) write_layer(out, i, artefact.layers[i]);
   out.line("");

@@ -82,7 +82,8 @@ std::string kv_json_text(const Artefact& artefact) {
   json["layers"] = ordered_json::object();
   for (std::size_t i = 0; i < artefact.layers.size(); ++i) {
     // The name of the attention module in the engines that read this file.
-    json["layers"][fmt::format("model.layers.{}.self_attn.attn", i)] = layer_json(artefact.layers[i], artefact, uniform);
+    json["layers"][fmt::format("model.layers.{}.self_attn.attn", i)] =
+        layer_json(artefact.layers[i], artefact, uniform);
   }
   json["calibration"] = calibration_json(artefact.provenance);
   return json_text(json);

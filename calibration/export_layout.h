@@ -26,7 +26,8 @@ inline constexpr std::string_view kSafetensorsFormat = "turboquant-safetensors";
 // c-header.
 inline constexpr std::string_view kCHeaderFirstLine = "/* turboquant-c-header 1";
 // "tq_layer_003_key", or "tq_layer_003_head_01_key" where every head has its table.
-inline std::string c_header_table(std::size_t layer, std::size_t head, std::size_t tables, std::string_view side) {
+inline std::string c_header_table(std::size_t layer, std::size_t head, std::size_t tables,
+                                  std::string_view side) {
   return tables == 1 ? fmt::format("tq_layer_{:03}_{}", layer, side)
                      : fmt::format("tq_layer_{:03}_head_{:02}_{}", layer, head, side);
 }

@@ -14,7 +14,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// The header and the data of a safetensors file as they grow: tensors stand in the data in the order of add().
+// The header and the data of a safetensors file as they grow: tensors stand in the data in the order of
+// add().
 class SafetensorsWriter {
  public:
   void metadata(const std::string& key, std::string_view value) { metadata_[key] = value; }
@@ -24,7 +25,8 @@ class SafetensorsWriter {
     for (const float value : values) append(std::bit_cast<std::uint32_t>(value), 4);
     describe(name, "F32", shape, begin);
   }
-  void add(const std::string& name, const std::vector<std::size_t>& shape, std::span<const std::int32_t> values) {
+  void add(const std::string& name, const std::vector<std::size_t>& shape,
+           std::span<const std::int32_t> values) {
     const std::size_t begin = data_.size();
     for (const std::int32_t value : values) append(static_cast<std::uint32_t>(value), 4);
     describe(name, "I32", shape, begin);
@@ -62,7 +64,8 @@ void add_signs(SafetensorsWriter& writer, const std::string& name, const Rotatio
 }
 
 // `codebooks` of one side of a layer: [2^b] for one table, [kv_heads, 2^b] for one a head.
-void add_codebooks(SafetensorsWriter& writer, const std::string& name, const std::vector<const Codebook*>& codebooks) {
+void add_codebooks(SafetensorsWriter& writer, const std::string& name,
+                   const std::vector<const Codebook*>& codebooks) {
   std::vector<float> centroids, boundaries;
   bool midpoints = true;
   for (const Codebook* codebook : codebooks) {
@@ -128,8 +131,9 @@ std::string safetensors_bytes(const Artefact& artefact) {
   writer.metadata("sign_of_zero", "-1");
   writer.metadata("model", artefact.provenance.model);
   // One string, because metadata knows no other type.
-  writer.metadata("calibration",
-                  calibration_json(artefact.provenance).dump(-1, ' ', false, ordered_json::error_handler_t::replace));
+  writer.metadata(
+      "calibration",
+      calibration_json(artefact.provenance).dump(-1, ' ', false, ordered_json::error_handler_t::replace));
 
   for (std::size_t i = 0; i < artefact.layers.size(); ++i) {
     add_layer(writer, fmt::format("layers.{}", i), artefact.layers[i]);

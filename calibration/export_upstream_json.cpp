@@ -106,7 +106,8 @@ void write_layer(const LayerArtefact& layer, const fs::path& folder) {
   for (std::size_t h = 0; h < layer.value_tables.size(); ++h) {
     const Codebook& codebook = layer.value_tables[h];
     const fs::path own = table_folder(folder / kUpstreamValueFolder, h, layer.value_tables.size());
-    write_json(own / upstream_codebook_file(layer.head_dim, codebook.bits), codebook_json(codebook, layer.head_dim));
+    write_json(own / upstream_codebook_file(layer.head_dim, codebook.bits),
+               codebook_json(codebook, layer.head_dim));
   }
 }
 
@@ -132,7 +133,8 @@ bool is_export_name(const std::string& name) {
   return name == kUpstreamManifest || name == kUpstreamScaleFile || name == kUpstreamValueFolder;
 }
 
-// Replacing a folder removes what is in it, so it must be an earlier export with nothing of anyone else's inside.
+// Replacing a folder removes what is in it, so it must be an earlier export with nothing of anyone else's
+// inside.
 void require_replaceable(const fs::path& target) {
   const auto status = fs::symlink_status(target);
   if (!fs::exists(status)) return;

@@ -19,9 +19,12 @@ namespace fs = std::filesystem;
 constexpr std::string_view kHdf5Signature = "\x89HDF\r\n\x1a\n";
 constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
 
-bool is_hdf5(const std::string& path) { return read_input_head(path, kHdf5Signature.size()) == kHdf5Signature; }
+bool is_hdf5(const std::string& path) {
+  return read_input_head(path, kHdf5Signature.size()) == kHdf5Signature;
+}
 
-// A safetensors file: eight bytes of length, which are not text in any file of less than an exabyte, then an object.
+// A safetensors file: eight bytes of length, which are not text in any file of less than an exabyte, then an
+// object.
 bool looks_like_safetensors(std::string_view head) {
   return head.size() > 8 && head[8] == '{' && std::any_of(head.begin(), head.begin() + 8, [](char c) {
            const auto byte = static_cast<unsigned char>(c);
@@ -34,9 +37,10 @@ ImportedTables read_any_json(const std::string& text, const std::string& path) {
   const JsonNode root = document.root();
   if (root.find("layers") && root.find("version")) return read_kv_json(root);
   if (root.find("centroids")) return read_upstream_file(root, path);
-  throw InputError("{}: JSON, but neither a codebook (centroids, boundaries, ...) nor turboquant_kv.json (version, "
-                   "layers, ...)",
-                   path);
+  throw InputError(
+      "{}: JSON, but neither a codebook (centroids, boundaries, ...) nor turboquant_kv.json (version, "
+      "layers, ...)",
+      path);
 }
 
 ImportedTables read_by_content(const std::string& path) {
@@ -49,9 +53,10 @@ ImportedTables read_by_content(const std::string& path) {
   if (text.starts_with(kCHeaderFirstLine)) return read_c_header(text, path);
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first != text.npos && text[first] == '{') return read_any_json(text, path);
-  throw InputError("{}: none of the known formats: a *.tq.h5 artefact, a codebook_d*_b*.json or a folder of them, "
-                   "turboquant_kv.json, safetensors, a C header of ours",
-                   path);
+  throw InputError(
+      "{}: none of the known formats: a *.tq.h5 artefact, a codebook_d*_b*.json or a folder of them, "
+      "turboquant_kv.json, safetensors, a C header of ours",
+      path);
 }
 
 void validate_tables(const ImportedTables& tables, const std::string& path) {
@@ -64,7 +69,8 @@ void validate_tables(const ImportedTables& tables, const std::string& path) {
         validate_unit_table(table.codebook, side.front().codebook.bits, place);
         if (table.qjl_scale) validate(KeyTables{table.codebook, *table.qjl_scale}, place);
       }
-      if (layer.num_kv_heads && side.size() > 1 && side.size() != static_cast<std::size_t>(*layer.num_kv_heads)) {
+      if (layer.num_kv_heads && side.size() > 1 &&
+          side.size() != static_cast<std::size_t>(*layer.num_kv_heads)) {
         throw InputError("{}: {} {} tables for {} KV heads", where, side.size(), name, *layer.num_kv_heads);
       }
     };
@@ -84,14 +90,16 @@ Object draw_again(const SeededObject& seeded, int head_dim, std::string_view wha
   } catch (const UsageError& error) {
     throw InputError("{}: {}", where, error.what());
   }
-  throw InputError("{}: drawn from seed {} it has another digest than the file states; use the safetensors export, "
-                   "which carries the object itself",
-                   where, seeded.seed);
+  throw InputError(
+      "{}: drawn from seed {} it has another digest than the file states; use the safetensors export, "
+      "which carries the object itself",
+      where, seeded.seed);
 }
 
 template <typename Object, typename Kind>
 std::map<int, Object> resolve(std::map<int, Object> carried, const std::map<int, SeededObject>& seeded,
-                              std::string_view what, std::string (*digest)(const Object&), const std::string& path) {
+                              std::string_view what, std::string (*digest)(const Object&),
+                              const std::string& path) {
   for (const auto& [head_dim, object] : seeded) {
     carried.emplace(head_dim, draw_again<Object, Kind>(object, head_dim, what, digest, path));
   }
@@ -101,7 +109,8 @@ std::map<int, Object> resolve(std::map<int, Object> carried, const std::map<int,
 std::vector<std::string> missing_items(const ImportedTables& tables) {
   std::vector<std::string> missing;
   const auto need = [&](bool present, std::string name) {
-    if (!present && std::find(missing.begin(), missing.end(), name) == missing.end()) missing.push_back(std::move(name));
+    if (!present && std::find(missing.begin(), missing.end(), name) == missing.end())
+      missing.push_back(std::move(name));
   };
   need(tables.num_q_heads.has_value(), "the number of query heads");
   need(tables.key_basis.has_value(), "the key basis");
@@ -119,14 +128,17 @@ std::vector<std::string> missing_items(const ImportedTables& tables) {
 }  // namespace
 
 std::string_view to_string(SourceFormat format) {
-  constexpr std::array<std::string_view, 5> kNames{"artefact", "upstream-json", "kv-json", "safetensors", "c-header"};
+  constexpr std::array<std::string_view, 5> kNames{"artefact", "upstream-json", "kv-json", "safetensors",
+                                                   "c-header"};
   return kNames.at(static_cast<std::size_t>(format));
 }
 
-ImportedTables import_tables(const std::string& path) {
+ImportedTables import_tables(const std::string& path) try {
   ImportedTables tables = read_by_content(path);
   validate_tables(tables, path);
   return tables;
+} catch (const fs::filesystem_error& error) {
+  throw InputError("{}: cannot be read: {}", path, error.code().message());
 }
 
 Artefact import_artefact(const std::string& path) {
@@ -136,9 +148,10 @@ Artefact import_artefact(const std::string& path) {
   ImportedTables tables = import_tables(path);
   const std::vector<std::string> missing = missing_items(tables);
   if (!missing.empty()) {
-    throw InputError("{}: cannot become an artefact, it lacks {}; the safetensors export and a whole upstream-json or "
-                     "kv-json export carry everything",
-                     path, fmt::join(missing, ", "));
+    throw InputError(
+        "{}: cannot become an artefact, it lacks {}; the safetensors export and a whole upstream-json or "
+        "kv-json export carry everything",
+        path, fmt::join(missing, ", "));
   }
   if (!tables.unknown.empty()) {
     throw InputError("{}: {} is not an item of this format and would be lost ({} in all)", path,
@@ -150,10 +163,10 @@ Artefact import_artefact(const std::string& path) {
   artefact.key_basis = *tables.key_basis;
   artefact.softmax_scale = tables.softmax_scale;
   artefact.provenance = tables.provenance;
-  artefact.rotations = resolve<Rotation, RotationKind>(std::move(tables.rotations), tables.seeded_rotations, "rotation",
-                                                       rotation_digest, path);
-  artefact.sketches =
-      resolve<Sketch, SketchKind>(std::move(tables.sketches), tables.seeded_sketches, "sketch", sketch_digest, path);
+  artefact.rotations = resolve<Rotation, RotationKind>(std::move(tables.rotations), tables.seeded_rotations,
+                                                       "rotation", rotation_digest, path);
+  artefact.sketches = resolve<Sketch, SketchKind>(std::move(tables.sketches), tables.seeded_sketches,
+                                                  "sketch", sketch_digest, path);
   for (ImportedLayer& source : tables.layers) {
     LayerArtefact layer;
     layer.head_dim = source.head_dim;
@@ -168,7 +181,8 @@ Artefact import_artefact(const std::string& path) {
   }
   validate(artefact, path);
   if (tables.digest && artefact_digest(artefact) != *tables.digest) {
-    throw InputError("{}: the content does not have the digest that the export states; it was edited or damaged", path);
+    throw InputError(
+        "{}: the content does not have the digest that the export states; it was edited or damaged", path);
   }
   return artefact;
 }

@@ -56,14 +56,14 @@ struct ImportedTables {
   std::map<int, SeededObject> seeded_sketches;
 };
 
-// Reads a master copy or an export, told apart by content and not by name: a `*.tq.h5`, an upstream codebook file, a
-// folder of them, a folder that the upstream-json export wrote, a turboquant_kv.json, a safetensors file, a C header of
-// ours. Throws InputError where the content is none of these, damaged or inconsistent.
+// Reads a master copy or an export, told apart by content and not by name: a `*.tq.h5`, an upstream codebook
+// file, a folder of them, a folder that the upstream-json export wrote, a turboquant_kv.json, a safetensors
+// file, a C header of ours. Throws InputError where the content is none of these, damaged or inconsistent.
 ImportedTables import_tables(const std::string& path);
 
-// The same, as an artefact with empty gate records (a master copy keeps its own). Throws InputError that says what the
-// file lacks, where it lacks something; where a rotation or sketch drawn again has another digest; and where the file
-// holds items that the format does not have, which would be lost.
+// The same, as an artefact with empty gate records (a master copy keeps its own). Throws InputError that says
+// what the file lacks, where it lacks something; where a rotation or sketch drawn again has another digest;
+// and where the file holds items that the format does not have, which would be lost.
 Artefact import_artefact(const std::string& path);
 
 // The tables of an artefact.

@@ -10,8 +10,8 @@
 namespace tq {
 namespace {
 
-// Reads the one dialect that the export writes, line by line: comments, macros of one value, float constants, float
-// tables with one literal a line, and integer tables, whose content is not needed here.
+// Reads the one dialect that the export writes, line by line: comments, macros of one value, float constants,
+// float tables with one literal a line, and integer tables, whose content is not needed here.
 class HeaderParser {
  public:
   HeaderParser(std::string_view text, const std::string& path) : rest_(text), path_(path) {
@@ -46,17 +46,16 @@ class HeaderParser {
   int macro(const std::string& name, int lowest, int highest) {
     const auto node = macros_.extract(name);
     if (!node) throw InputError("{}: {} is not defined", path_, name);
-    const std::string& text = node.mapped();
-    int value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < lowest || value > highest) {
+    const auto value = parse_integer<int>(node.mapped());
+    if (!value || *value < lowest || *value > highest) {
       throw InputError("{}: {}: an integer from {} to {} is wanted", path_, name, lowest, highest);
     }
-    return value;
+    return *value;
   }
   std::string text_macro(const std::string& name) const {
     const auto found = macros_.find(name);
-    if (found == macros_.end() || found->second.size() < 2) throw InputError("{}: {} is not defined", path_, name);
+    if (found == macros_.end() || found->second.size() < 2)
+      throw InputError("{}: {} is not defined", path_, name);
     return found->second.substr(1, found->second.size() - 2);
   }
   std::vector<double> table(const std::string& name) {
@@ -72,7 +71,9 @@ class HeaderParser {
   }
 
  private:
-  [[noreturn]] void fail(std::string_view what) const { throw InputError("{}: line {}: {}", path_, number_, what); }
+  [[noreturn]] void fail(std::string_view what) const {
+    throw InputError("{}: line {}: {}", path_, number_, what);
+  }
 
   void next() {
     const std::size_t end = rest_.find('\n');
@@ -99,7 +100,8 @@ class HeaderParser {
     const bool negative = take("-");
     expect("0x");
     float value = 0;
-    const auto [end, error] = std::from_chars(line_.data(), line_.data() + line_.size(), value, std::chars_format::hex);
+    const auto [end, error] =
+        std::from_chars(line_.data(), line_.data() + line_.size(), value, std::chars_format::hex);
     if (error != std::errc() || !std::isfinite(value)) fail("a hexadecimal float is wanted");
     line_.remove_prefix(static_cast<std::size_t>(end - line_.data()));
     expect("f");
@@ -120,11 +122,10 @@ class HeaderParser {
       return add(tables_, name, std::vector<double>{value});
     }
     expect("[");
-    std::size_t size = 0;
-    const auto [end, error] = std::from_chars(line_.data(), line_.data() + line_.size(), size);
-    constexpr std::size_t kMostValues = 257;
-    if (error != std::errc() || size < 1 || size > kMostValues) fail("a table has 1 to 257 values");
-    line_.remove_prefix(static_cast<std::size_t>(end - line_.data()));
+    const std::string_view extent = line_.substr(0, line_.find(']'));
+    const std::size_t size = parse_integer<std::size_t>(extent).value_or(0);
+    if (size < 1 || size > kMostTableValues) fail("a table has 1 to 257 values");
+    line_.remove_prefix(extent.size());
     expect("] = {");
     std::vector<double> values;
     for (next(); line_ != "};"; next()) {
@@ -160,13 +161,13 @@ ImportedTables read_c_header(std::string_view text, const std::string& path) {
   ImportedTables out;
   out.format = SourceFormat::c_header;
   out.digest = header.text_macro("TQ_ARTEFACT_SHA256");
-  out.num_q_heads = header.macro("TQ_NUM_Q_HEADS", 1, 4096);
+  out.num_q_heads = header.macro("TQ_NUM_Q_HEADS", 1, kMaxHeads);
   const int layers = header.macro("TQ_NUM_LAYERS", 1, static_cast<int>(kMaxLayers));
   for (std::size_t i = 0; i < static_cast<std::size_t>(layers); ++i) {
     ImportedLayer layer;
     layer.name = fmt::format("layer {}", i);
-    layer.head_dim = header.macro(c_header_macro(i, "HEAD_DIM"), 4, 4096);
-    layer.num_kv_heads = header.macro(c_header_macro(i, "KV_HEADS"), 1, 4096);
+    layer.head_dim = header.macro(c_header_macro(i, "HEAD_DIM"), 4, kMostDims);
+    layer.num_kv_heads = header.macro(c_header_macro(i, "KV_HEADS"), 1, kMaxHeads);
     const auto read_side = [&](std::string_view side, std::size_t count, int bits, bool is_key) {
       std::vector<ImportedTable> tables;
       for (std::size_t h = 0; h < count; ++h) {
@@ -181,8 +182,10 @@ ImportedTables read_c_header(std::string_view text, const std::string& path) {
     };
     const int key_bits = header.macro(c_header_macro(i, "KEY_TABLE_BITS"), 1, 8);
     const int value_bits = header.macro(c_header_macro(i, "VALUE_BITS"), 1, 8);
-    const auto key_tables = static_cast<std::size_t>(header.macro(c_header_macro(i, "KEY_TABLES"), 1, 4096));
-    const auto value_tables = static_cast<std::size_t>(header.macro(c_header_macro(i, "VALUE_TABLES"), 0, 4096));
+    const auto key_tables =
+        static_cast<std::size_t>(header.macro(c_header_macro(i, "KEY_TABLES"), 1, kMaxHeads));
+    const auto value_tables =
+        static_cast<std::size_t>(header.macro(c_header_macro(i, "VALUE_TABLES"), 0, kMaxHeads));
     layer.key_tables = read_side("key", key_tables, key_bits, true);
     layer.value_tables = read_side("value", value_tables, value_bits, false);
     out.layers.push_back(std::move(layer));

@@ -1,13 +1,19 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
 #include "calibration/import.h"
 #include "calibration/json_strict.h"
 
-// One reader a format, behind import_tables(). They check structure and types; import_tables() then checks the tables.
+// One reader a format, behind import_tables(). They check structure and types; import_tables() then checks
+// the tables.
 namespace tq {
+
+// The most that a reader lets a file claim.
+inline constexpr std::size_t kMostTableValues = 257;  // boundaries of 8 bits
+inline constexpr int kMostDims = 4096;
 
 ImportedTables read_upstream_folder(const std::string& folder);
 ImportedTables read_upstream_file(const JsonNode& root, const std::string& path);

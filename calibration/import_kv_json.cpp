@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <charconv>
 
 #include "calibration/codec_json.h"
 #include "calibration/import_formats.h"
@@ -8,15 +7,11 @@
 namespace tq {
 namespace {
 
-constexpr std::size_t kMostValues = 257;  // boundaries of 8 bits
-constexpr int kMostHeads = 4096;
-constexpr int kMostDims = 4096;
-
 Codebook read_codebook(const JsonNode& node) {
   Codebook codebook;
   codebook.bits = static_cast<int>(node.at("bits").integer(1, 8));
-  codebook.centroids = node.at("centroids").numbers(kMostValues);
-  codebook.boundaries = node.at("boundaries").numbers(kMostValues);
+  codebook.centroids = node.at("centroids").numbers(kMostTableValues);
+  codebook.boundaries = node.at("boundaries").numbers(kMostTableValues);
   return codebook;
 }
 
@@ -26,7 +21,7 @@ std::vector<JsonNode> tables_named(const JsonNode& layer, const std::string& nam
   const auto many = layer.find(name + "s");
   if (one && many) throw InputError("{}: both {} and {}s; one of them is wanted", layer.where(), name, name);
   if (one) return {*one};
-  return many ? many->items(kMostHeads) : std::vector<JsonNode>{};
+  return many ? many->items(kMaxHeads) : std::vector<JsonNode>{};
 }
 
 // What the key tables of one layer say of their sketch, which must agree.
@@ -47,7 +42,8 @@ struct LayerReader {
     if (const auto sign = node.find("sign_of_zero")) sign->integer(-1, -1);
     if (const auto matrix = node.find("qjl_matrix")) {
       sketch = read_choice<SketchKind>(*matrix);
-      const SeededObject seeded{matrix->text(), node.at("qjl_seed").unsigned_integer(), node.at("qjl_sha256").text()};
+      const SeededObject seeded{matrix->text(), node.at("qjl_seed").unsigned_integer(),
+                                node.at("qjl_sha256").text()};
       const auto [known, added] = tables.seeded_sketches.emplace(layer.head_dim, seeded);
       if (!added && known->second != seeded) {
         throw InputError("{}: another sketch than that of an earlier table of head_size {}", matrix->where(),
@@ -58,9 +54,10 @@ struct LayerReader {
   }
 
   ImportedLayer layer(const std::string& name, const JsonNode& node, std::optional<int> head_size) {
-    node.collect_unknown({"head_size", "rotation", "num_kv_heads", "key_mode", "key_bits", "key_scale", "key_codebook",
-                          "key_codebooks", "value_scale", "value_codebook", "value_codebooks", "value_group"},
-                         tables.unknown);
+    node.collect_unknown(
+        {"head_size", "rotation", "num_kv_heads", "key_mode", "key_bits", "key_scale", "key_codebook",
+         "key_codebooks", "value_scale", "value_codebook", "value_codebooks", "value_group"},
+        tables.unknown);
     ImportedLayer layer;
     layer.name = name;
     if (const auto own = node.find("head_size")) head_size = static_cast<int>(own->integer(4, kMostDims));
@@ -70,11 +67,12 @@ struct LayerReader {
       const SeededObject seeded = read_seeded(*rotation, tables.unknown);
       const auto [known, added] = tables.seeded_rotations.emplace(layer.head_dim, seeded);
       if (!added && known->second != seeded) {
-        throw InputError("{}: another rotation than that of an earlier layer of head_size {}", rotation->where(),
-                         layer.head_dim);
+        throw InputError("{}: another rotation than that of an earlier layer of head_size {}",
+                         rotation->where(), layer.head_dim);
       }
     }
-    if (const auto heads = node.find("num_kv_heads")) layer.num_kv_heads = static_cast<int>(heads->integer(1, kMostHeads));
+    if (const auto heads = node.find("num_kv_heads"))
+      layer.num_kv_heads = static_cast<int>(heads->integer(1, kMaxHeads));
 
     const std::vector<JsonNode> key_nodes = tables_named(node, "key_codebook");
     if (key_nodes.empty()) throw InputError("{}: 'key_codebook' is missing", node.where());
@@ -99,9 +97,10 @@ struct LayerReader {
     if (const auto group = node.find("value_group")) {
       if (!layer.value_tables.empty()) throw InputError("{}: beside value_codebook", group->where());
       group->collect_unknown({"bits", "group_size"}, tables.unknown);
-      layer.value = ValueConfig{.mode = ValueMode::group,
-                                .bits = static_cast<int>(group->at("bits").integer(1, 8)),
-                                .group_size = static_cast<int>(group->at("group_size").integer(1, kMostDims))};
+      layer.value =
+          ValueConfig{.mode = ValueMode::group,
+                      .bits = static_cast<int>(group->at("bits").integer(1, 8)),
+                      .group_size = static_cast<int>(group->at("group_size").integer(1, kMostDims))};
     } else if (const auto scale = node.find("value_scale"); scale && !layer.value_tables.empty()) {
       layer.value = ValueConfig{.mode = ValueMode::rotated,
                                 .bits = layer.value_tables.front().codebook.bits,
@@ -115,9 +114,8 @@ struct LayerReader {
 std::size_t layer_index(const std::string& name, const JsonNode& node) {
   for (std::size_t begin = 0; begin <= name.size();) {
     const std::size_t end = std::min(name.find('.', begin), name.size());
-    std::size_t index = 0;
-    const auto [stop, error] = std::from_chars(name.data() + begin, name.data() + end, index);
-    if (error == std::errc() && stop == name.data() + end && index < kMaxLayers) return index;
+    const auto index = parse_integer<std::size_t>(std::string_view(name).substr(begin, end - begin));
+    if (index && *index < kMaxLayers) return *index;
     begin = end + 1;
   }
   throw InputError("{}: the name holds no layer's number", node.where());
@@ -129,8 +127,8 @@ ImportedTables read_kv_json(const JsonNode& root) {
   ImportedTables tables;
   tables.format = SourceFormat::kv_json;
   root.collect_unknown({"version", "recipe", "head_size", "num_q_heads", "model_name", "transform_version",
-                        "codebook_version", "artefact_sha256", "sigma_convention", "key_basis", "softmax_scale",
-                        "rotation", "layers", "calibration"},
+                        "codebook_version", "artefact_sha256", "sigma_convention", "key_basis",
+                        "softmax_scale", "rotation", "layers", "calibration"},
                        tables.unknown);
   root.at("version").integer(1, 1);
   if (const auto sigma = root.find("sigma_convention"); sigma && sigma->text() != "1/sqrt(d)") {
@@ -140,9 +138,11 @@ ImportedTables read_kv_json(const JsonNode& root) {
   if (const auto calibration = root.find("calibration"); calibration && !calibration->is_null()) {
     tables.provenance = read_calibration(*calibration, tables.unknown);
   }
-  if (const auto model = root.find("model_name"); model && !model->is_null()) tables.provenance.model = model->text();
+  if (const auto model = root.find("model_name"); model && !model->is_null())
+    tables.provenance.model = model->text();
   if (const auto digest = root.find("artefact_sha256")) tables.digest = digest->text();
-  if (const auto heads = root.find("num_q_heads")) tables.num_q_heads = static_cast<int>(heads->integer(1, kMostHeads));
+  if (const auto heads = root.find("num_q_heads"))
+    tables.num_q_heads = static_cast<int>(heads->integer(1, kMaxHeads));
   if (const auto basis = root.find("key_basis")) tables.key_basis = basis->text();
   if (const auto scale = root.find("softmax_scale")) tables.softmax_scale = scale->number();
   std::optional<int> head_size;

@@ -16,8 +16,6 @@ namespace {
 
 constexpr std::size_t kMostRank = 8;
 constexpr std::size_t kMostTensors = 65536;
-constexpr int kMostHeads = 4096;
-constexpr int kMostDims = 4096;
 
 std::uint64_t little_endian(std::string_view bytes) {
   std::uint64_t value = 0;
@@ -29,7 +27,7 @@ std::uint64_t little_endian(std::string_view bytes) {
 
 std::size_t element_bytes(const JsonNode& dtype) {
   static const std::map<std::string, std::size_t> kBytes{
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},   {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},
+      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},
       {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4},     {"F64", 8},     {"I64", 8}, {"U64", 8}};
   const auto found = kBytes.find(dtype.text());
   if (found == kBytes.end()) throw InputError("{}: not a safetensors dtype", dtype.where());
@@ -43,12 +41,14 @@ struct Tensor {
   std::string_view bytes;
 };
 
-// Header and tensors of a file, checked: the tensors cover the data without gap or overlap. Every tensor and metadata
-// entry is taken at most once; what nobody took is left for unknown().
+// Header and tensors of a file, checked: the tensors cover the data without gap or overlap. Every tensor and
+// metadata entry is taken at most once; what nobody took is left for unknown().
 class SafetensorsFile {
  public:
-  SafetensorsFile(std::string_view bytes, const std::string& path) : path_(path), header_(parse_header(bytes, path)) {
-    const std::string_view data = bytes.substr(8 + static_cast<std::size_t>(little_endian(bytes.substr(0, 8))));
+  SafetensorsFile(std::string_view bytes, const std::string& path)
+      : path_(path), header_(parse_header(bytes, path)) {
+    const std::string_view data =
+        bytes.substr(8 + static_cast<std::size_t>(little_endian(bytes.substr(0, 8))));
     std::map<std::size_t, std::pair<std::size_t, std::string>> extents;  // begin -> end, name
     for (const auto& [name, node] : header_.root().members(kMostTensors)) {
       if (name == "__metadata__") {
@@ -58,7 +58,8 @@ class SafetensorsFile {
       const Tensor tensor = read_tensor(node, data);
       if (!tensor.bytes.empty()) {
         const auto begin = static_cast<std::size_t>(tensor.bytes.data() - data.data());
-        const auto [other, added] = extents.emplace(begin, std::pair(begin + tensor.bytes.size(), node.where()));
+        const auto [other, added] =
+            extents.emplace(begin, std::pair(begin + tensor.bytes.size(), node.where()));
         if (!added) throw InputError("{}: overlaps another tensor", node.where());
       }
       tensors_.emplace(name, tensor);
@@ -88,13 +89,12 @@ class SafetensorsFile {
   }
   template <typename Integer>
   Integer integer(const std::string& key, Integer lowest, Integer highest) {
-    const std::string text = metadata(key);
-    Integer value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < lowest || value > highest) {
-      throw InputError("{}: __metadata__: {}: an integer from {} to {} is wanted", path_, key, lowest, highest);
+    const auto value = parse_integer<Integer>(metadata(key));
+    if (!value || *value < lowest || *value > highest) {
+      throw InputError("{}: __metadata__: {}: an integer from {} to {} is wanted", path_, key, lowest,
+                       highest);
     }
-    return value;
+    return *value;
   }
   template <typename Enum>
   Enum choice(const std::string& key) {
@@ -107,13 +107,15 @@ class SafetensorsFile {
     std::vector<float> values;
     for (const std::uint32_t word : words(name, "F32", shape)) {
       values.push_back(std::bit_cast<float>(word));
-      if (!std::isfinite(values.back())) throw InputError("{}: {}: element {} is not finite", path_, name, values.size() - 1);
+      if (!std::isfinite(values.back()))
+        throw InputError("{}: {}: element {} is not finite", path_, name, values.size() - 1);
     }
     return values;
   }
   std::vector<std::int32_t> integers(const std::string& name, std::vector<std::size_t>& shape) {
     std::vector<std::int32_t> values;
-    for (const std::uint32_t word : words(name, "I32", shape)) values.push_back(std::bit_cast<std::int32_t>(word));
+    for (const std::uint32_t word : words(name, "I32", shape))
+      values.push_back(std::bit_cast<std::int32_t>(word));
     return values;
   }
 
@@ -127,11 +129,12 @@ class SafetensorsFile {
 
  private:
   static JsonDocument parse_header(std::string_view bytes, const std::string& path) {
-    if (bytes.size() < 8) throw InputError("{}: {} bytes are too few for a safetensors file", path, bytes.size());
+    if (bytes.size() < 8)
+      throw InputError("{}: {} bytes are too few for a safetensors file", path, bytes.size());
     const std::uint64_t length = little_endian(bytes.substr(0, 8));
     if (length > bytes.size() - 8) {
-      throw InputError("{}: the header claims {} bytes in a file of {}; the file is damaged or cut short", path, length,
-                       bytes.size());
+      throw InputError("{}: the header claims {} bytes in a file of {}; the file is damaged or cut short",
+                       path, length, bytes.size());
     }
     return JsonDocument(bytes.substr(8, static_cast<std::size_t>(length)), path);
   }
@@ -139,7 +142,8 @@ class SafetensorsFile {
   static Tensor read_tensor(const JsonNode& node, std::string_view data) {
     std::vector<std::string> surplus;
     node.collect_unknown({"dtype", "shape", "data_offsets"}, surplus);
-    if (!surplus.empty()) throw InputError("{}: {} is not a field of a tensor", node.where(), surplus.front());
+    if (!surplus.empty())
+      throw InputError("{}: {} is not a field of a tensor", node.where(), surplus.front());
     Tensor tensor;
     tensor.where = node.where();
     std::size_t size = element_bytes(node.at("dtype"));
@@ -151,7 +155,8 @@ class SafetensorsFile {
       }
     }
     const std::vector<JsonNode> offsets = node.at("data_offsets").items(2);
-    if (offsets.size() != 2) throw InputError("{}: data_offsets has {} entries, not 2", node.where(), offsets.size());
+    if (offsets.size() != 2)
+      throw InputError("{}: data_offsets has {} entries, not 2", node.where(), offsets.size());
     const auto limit = static_cast<std::int64_t>(data.size());
     const auto begin = static_cast<std::size_t>(offsets[0].integer(0, limit));
     const auto end = static_cast<std::size_t>(offsets[1].integer(0, limit));
@@ -162,7 +167,8 @@ class SafetensorsFile {
     return tensor;
   }
 
-  std::vector<std::uint32_t> words(const std::string& name, std::string_view dtype, std::vector<std::size_t>& shape) {
+  std::vector<std::uint32_t> words(const std::string& name, std::string_view dtype,
+                                   std::vector<std::size_t>& shape) {
     const auto node = tensors_.extract(name);
     if (!node) throw InputError("{}: tensor '{}' is missing", path_, name);
     const Tensor& tensor = node.mapped();
@@ -211,7 +217,7 @@ ImportedLayer read_layer(SafetensorsFile& file, const std::string& name) {
   ImportedLayer layer;
   layer.name = name;
   layer.head_dim = file.integer(name + ".head_dim", 4, kMostDims);
-  layer.num_kv_heads = file.integer(name + ".num_kv_heads", 1, kMostHeads);
+  layer.num_kv_heads = file.integer(name + ".num_kv_heads", 1, kMaxHeads);
 
   KeyConfig key;
   key.mode = file.choice<KeyMode>(name + ".k.mode");
@@ -223,8 +229,8 @@ ImportedLayer read_layer(SafetensorsFile& file, const std::string& name) {
   std::vector<std::size_t> shape;
   const std::vector<float> scales = file.floats(name + ".k.qjl_scale", shape);
   if (shape.size() != 1 || scales.size() != layer.key_tables.size()) {
-    throw InputError("{}: {}.k.qjl_scale: shape ({}) for {} tables", file.path(), name, fmt::join(shape, ", "),
-                     layer.key_tables.size());
+    throw InputError("{}: {}.k.qjl_scale: shape ({}) for {} tables", file.path(), name,
+                     fmt::join(shape, ", "), layer.key_tables.size());
   }
   for (std::size_t i = 0; i < scales.size(); ++i) layer.key_tables[i].qjl_scale = double{scales[i]};
 
@@ -247,7 +253,8 @@ Object read_object(SafetensorsFile& file, const std::string& name, int head_dim)
   const std::string kind = file.metadata(name + ".kind");
   const auto seed = file.integer<std::uint64_t>(name + ".seed", 0, UINT64_MAX);
   const auto d = static_cast<std::size_t>(head_dim);
-  const auto require_shape = [&](const std::vector<std::size_t>& shape, const std::vector<std::size_t>& wanted) {
+  const auto require_shape = [&](const std::vector<std::size_t>& shape,
+                                 const std::vector<std::size_t>& wanted) {
     if (shape != wanted) {
       throw InputError("{}: {}: shape ({}); ({}) is wanted", file.path(), name, fmt::join(shape, ", "),
                        fmt::join(wanted, ", "));
@@ -288,13 +295,14 @@ ImportedTables read_safetensors(std::string_view bytes, const std::string& path)
   file.integer("format_version", 1, 1);
   for (const auto& [key, wanted] : std::map<std::string, std::string>{
            {"sigma_convention", "1/sqrt(d)"}, {"qjl_scale_convention", "alpha"}, {"sign_of_zero", "-1"}}) {
-    if (file.metadata(key) != wanted) throw InputError("{}: __metadata__: {}: '{}' is wanted", path, key, wanted);
+    if (file.metadata(key) != wanted)
+      throw InputError("{}: __metadata__: {}: '{}' is wanted", path, key, wanted);
   }
   ImportedTables tables;
   tables.format = SourceFormat::safetensors;
   file.metadata("codec");
   tables.digest = file.metadata("artefact_sha256");
-  tables.num_q_heads = file.integer("num_q_heads", 1, kMostHeads);
+  tables.num_q_heads = file.integer("num_q_heads", 1, kMaxHeads);
   tables.key_basis = file.metadata("key_basis");
   if (const auto text = file.find_metadata("softmax_scale")) {
     double scale = 0;
@@ -309,7 +317,8 @@ ImportedTables read_safetensors(std::string_view bytes, const std::string& path)
   tables.provenance.model = file.metadata("model");
 
   const auto layers = file.integer<std::size_t>("num_layers", 1, kMaxLayers);
-  for (std::size_t i = 0; i < layers; ++i) tables.layers.push_back(read_layer(file, fmt::format("layers.{}", i)));
+  for (std::size_t i = 0; i < layers; ++i)
+    tables.layers.push_back(read_layer(file, fmt::format("layers.{}", i)));
   for (const ImportedLayer& layer : tables.layers) {
     const int d = layer.head_dim;
     if (!tables.rotations.contains(d)) {

@@ -4,15 +4,12 @@
 #include "calibration/codec_json.h"
 #include "calibration/export_layout.h"
 #include "calibration/import_formats.h"
+#include "calibration/input_file.h"
 
 namespace tq {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::size_t kMostValues = 257;  // boundaries of 8 bits
-constexpr int kMostHeads = 4096;
-constexpr int kMostDims = 4096;
 
 struct UpstreamCodebook {
   int head_dim = 0;
@@ -24,8 +21,8 @@ UpstreamCodebook read_codebook(const JsonNode& root, std::vector<std::string>& u
   UpstreamCodebook out;
   out.head_dim = static_cast<int>(root.at("d").integer(4, kMostDims));
   out.table.codebook.bits = static_cast<int>(root.at("bits").integer(1, 8));
-  out.table.codebook.centroids = root.at("centroids").numbers(kMostValues);
-  out.table.codebook.boundaries = root.at("boundaries").numbers(kMostValues);
+  out.table.codebook.centroids = root.at("centroids").numbers(kMostTableValues);
+  out.table.codebook.boundaries = root.at("boundaries").numbers(kMostTableValues);
   out.table.stated_mse_per_coord = root.at("mse_per_coord").number();
   out.table.stated_mse_total = root.at("mse_total").number();
   return out;
@@ -34,7 +31,8 @@ UpstreamCodebook read_codebook(const JsonNode& root, std::vector<std::string>& u
 double read_scale(const JsonNode& root, std::vector<std::string>& unknown) {
   root.collect_unknown({"qjl_scale", "convention"}, unknown);
   if (root.at("convention").text() != "alpha") {
-    throw InputError("{}: 'alpha', the bare coefficient, is the one known convention", root.at("convention").where());
+    throw InputError("{}: 'alpha', the bare coefficient, is the one known convention",
+                     root.at("convention").where());
   }
   return root.at("qjl_scale").number();
 }
@@ -89,7 +87,7 @@ ImportedLayer read_layer(const JsonNode& node, const fs::path& folder, std::vect
   ImportedLayer layer;
   layer.name = folder.filename().string();
   layer.head_dim = static_cast<int>(node.at("head_dim").integer(4, kMostDims));
-  layer.num_kv_heads = static_cast<int>(node.at("num_kv_heads").integer(1, kMostHeads));
+  layer.num_kv_heads = static_cast<int>(node.at("num_kv_heads").integer(1, kMaxHeads));
   layer.key = read_key(node.at("key"), unknown);
   layer.value = read_value(node.at("value"), unknown);
   const auto read_side = [&](const fs::path& side, std::int64_t count, int bits, bool is_key) {
@@ -100,8 +98,9 @@ ImportedLayer read_layer(const JsonNode& node, const fs::path& folder, std::vect
     }
     return tables;
   };
-  layer.key_tables = read_side(folder, node.at("key_tables").integer(1, kMostHeads), layer.key->table_bits(), true);
-  layer.value_tables = read_side(folder / kUpstreamValueFolder, node.at("value_tables").integer(0, kMostHeads),
+  layer.key_tables =
+      read_side(folder, node.at("key_tables").integer(1, kMaxHeads), layer.key->table_bits(), true);
+  layer.value_tables = read_side(folder / kUpstreamValueFolder, node.at("value_tables").integer(0, kMaxHeads),
                                  layer.value->bits, false);
   return layer;
 }
@@ -109,7 +108,7 @@ ImportedLayer read_layer(const JsonNode& node, const fs::path& folder, std::vect
 std::map<int, SeededObject> read_seeded_map(const JsonNode& node, std::vector<std::string>& unknown) {
   std::map<int, SeededObject> objects;
   for (const auto& [name, member] : node.members(kMaxLayers)) {
-    const auto dims = static_cast<int>(std::min<std::size_t>(name.size(), 5)) == 5 ? 0 : std::atoi(name.c_str());
+    const int dims = parse_integer<int>(name).value_or(0);
     if (std::to_string(dims) != name || dims < 4 || dims > kMostDims) {
       throw InputError("{}: the name is not a head dimension", member.where());
     }
@@ -123,9 +122,10 @@ ImportedTables read_export(const fs::path& folder) {
   const JsonNode root = document.root();
   ImportedTables tables;
   tables.format = SourceFormat::upstream_json;
-  root.collect_unknown({"format", "format_version", "codec", "artefact_sha256", "model_name", "num_q_heads", "key_basis",
-                        "softmax_scale", "rotations", "sketches", "layers", "boundaries_are_midpoints", "calibration"},
-                       tables.unknown);
+  root.collect_unknown(
+      {"format", "format_version", "codec", "artefact_sha256", "model_name", "num_q_heads", "key_basis",
+       "softmax_scale", "rotations", "sketches", "layers", "boundaries_are_midpoints", "calibration"},
+      tables.unknown);
   if (root.at("format").text() != kUpstreamFormat) {
     throw InputError("{}: '{}' is wanted", root.at("format").where(), kUpstreamFormat);
   }
@@ -133,7 +133,7 @@ ImportedTables read_export(const fs::path& folder) {
   tables.provenance = read_calibration(root.at("calibration"), tables.unknown);
   tables.provenance.model = root.at("model_name").text();
   tables.digest = root.at("artefact_sha256").text();
-  tables.num_q_heads = static_cast<int>(root.at("num_q_heads").integer(1, kMostHeads));
+  tables.num_q_heads = static_cast<int>(root.at("num_q_heads").integer(1, kMaxHeads));
   tables.key_basis = root.at("key_basis").text();
   if (const auto scale = root.find("softmax_scale")) tables.softmax_scale = scale->number();
   tables.seeded_rotations = read_seeded_map(root.at("rotations"), tables.unknown);
@@ -171,6 +171,8 @@ ImportedTables read_upstream_folder(const std::string& folder) {
   if (files.empty()) {
     throw InputError("{}: neither {} nor a codebook_d*_b*.json is in this folder", folder, kUpstreamManifest);
   }
+  if (files.size() > kMaxLayers)
+    throw InputError("{}: {} codebook files; {} are the most", folder, files.size(), kMaxLayers);
   std::sort(files.begin(), files.end());
   ImportedTables tables;
   tables.format = SourceFormat::upstream_json;

@@ -23,6 +23,7 @@ std::size_t size_of_regular_file(const std::string& path) {
 
 std::string read_bytes(const std::string& path, std::size_t bytes) {
   std::ifstream stream(path, std::ios::binary);
+  if (!stream) throw InputError("{}: cannot be opened", path);
   std::string text(bytes, '\0');
   stream.read(text.data(), static_cast<std::streamsize>(bytes));
   if (!stream) throw InputError("{}: cannot be read to its end", path);
@@ -33,7 +34,8 @@ std::string read_bytes(const std::string& path, std::size_t bytes) {
 
 std::string read_input_file(const std::string& path, std::size_t limit) {
   const std::size_t bytes = size_of_regular_file(path);
-  if (bytes > limit) throw InputError("{}: {} bytes; files of this format have {} at most", path, bytes, limit);
+  if (bytes > limit)
+    throw InputError("{}: {} bytes; files of this format have {} at most", path, bytes, limit);
   return read_bytes(path, bytes);
 }
 

@@ -10,7 +10,8 @@
 namespace tq {
 namespace {
 
-// Watches the parser: nlohmann's own reader keeps the last of two equal keys and has no limit of depth or size.
+// Watches the parser: nlohmann's own reader keeps the last of two equal keys and has no limit of depth or
+// size.
 class Guard {
  public:
   explicit Guard(const std::string& file) : file_(file) {}
@@ -22,7 +23,8 @@ class Guard {
         keys_.emplace_back();
         [[fallthrough]];
       case Event::array_start:
-        if (depth >= kJsonMaxDepth) throw InputError("{}: more than {} levels of nesting", file_, kJsonMaxDepth);
+        if (depth >= kJsonMaxDepth)
+          throw InputError("{}: more than {} levels of nesting", file_, kJsonMaxDepth);
         count();
         break;
       case Event::object_end:
@@ -30,7 +32,8 @@ class Guard {
         break;
       case Event::key:
         if (!keys_.back().insert(parsed.get<std::string>()).second) {
-          throw InputError("{}: key '{}' stands twice in one object", file_, printable(parsed.get<std::string>()));
+          throw InputError("{}: key '{}' stands twice in one object", file_,
+                           printable(parsed.get<std::string>()));
         }
         break;
       case Event::value:
@@ -68,7 +71,9 @@ JsonDocument::JsonDocument(std::string_view text, std::string file) : file_(std:
   }
 }
 
-JsonDocument read_json(const std::string& path) { return JsonDocument(read_input_file(path, kJsonMaxBytes), path); }
+JsonDocument read_json(const std::string& path) {
+  return JsonDocument(read_input_file(path, kJsonMaxBytes), path);
+}
 
 std::string JsonNode::where() const { return place_.empty() ? file_ : file_ + ": " + place_; }
 
@@ -77,7 +82,8 @@ JsonNode JsonNode::child(std::string_view key, const nlohmann::json& value) cons
 }
 
 const nlohmann::json& JsonNode::object() const {
-  if (!value_->is_object()) throw InputError("{}: an object is wanted, this is {}", where(), value_->type_name());
+  if (!value_->is_object())
+    throw InputError("{}: an object is wanted, this is {}", where(), value_->type_name());
   return *value_;
 }
 
@@ -110,22 +116,26 @@ std::vector<std::pair<std::string, JsonNode>> JsonNode::members(std::size_t most
 
 std::vector<JsonNode> JsonNode::items(std::size_t most) const {
   std::vector<JsonNode> out;
-  for (const auto& value : list(most)) out.push_back({&value, file_, fmt::format("{}[{}]", place_, out.size())});
+  for (const auto& value : list(most))
+    out.push_back({&value, file_, fmt::format("{}[{}]", place_, out.size())});
   return out;
 }
 
 bool JsonNode::boolean() const {
-  if (!value_->is_boolean()) throw InputError("{}: true or false is wanted, this is {}", where(), value_->type_name());
+  if (!value_->is_boolean())
+    throw InputError("{}: true or false is wanted, this is {}", where(), value_->type_name());
   return value_->get<bool>();
 }
 
 std::string JsonNode::text() const {
-  if (!value_->is_string()) throw InputError("{}: a string is wanted, this is {}", where(), value_->type_name());
+  if (!value_->is_string())
+    throw InputError("{}: a string is wanted, this is {}", where(), value_->type_name());
   return value_->get<std::string>();
 }
 
 double JsonNode::number() const {
-  if (!value_->is_number()) throw InputError("{}: a number is wanted, this is {}", where(), value_->type_name());
+  if (!value_->is_number())
+    throw InputError("{}: a number is wanted, this is {}", where(), value_->type_name());
   const double value = value_->get<double>();
   if (!std::isfinite(value)) throw InputError("{}: the number is not finite", where());
   return value;
@@ -133,8 +143,8 @@ double JsonNode::number() const {
 
 std::int64_t JsonNode::integer(std::int64_t lowest, std::int64_t highest) const {
   // An unsigned number beyond int64 would wrap to a negative one in get<>().
-  const bool fits = value_->is_number_integer() &&
-                    (!value_->is_number_unsigned() || value_->get<std::uint64_t>() <= std::uint64_t{INT64_MAX});
+  const bool fits = value_->is_number_integer() && (!value_->is_number_unsigned() ||
+                                                    value_->get<std::uint64_t>() <= std::uint64_t{INT64_MAX});
   const std::int64_t value = fits ? value_->get<std::int64_t>() : 0;
   if (!fits || value < lowest || value > highest) {
     throw InputError("{}: an integer from {} to {} is wanted", where(), lowest, highest);
@@ -156,7 +166,8 @@ std::vector<double> JsonNode::numbers(std::size_t most) const {
 void JsonNode::collect_unknown(std::initializer_list<std::string_view> known,
                                std::vector<std::string>& unknown) const {
   for (const auto& [key, value] : object().items()) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) unknown.push_back(child(key, value).place_);
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      unknown.push_back(child(key, value).place_);
   }
 }
 

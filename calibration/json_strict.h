@@ -12,9 +12,9 @@
 
 namespace tq {
 
-// JSON from other people: at most 64 MiB, 32 levels and 4 Mi values; a duplicate key, a number that is not finite, a
-// comment or text after the value is an error. Every error is an InputError "PATH: PLACE: what", PLACE being the
-// dotted way to the value ("layers.model.layers.0.key_codebook.bits", "centroids[3]").
+// JSON from other people: at most 64 MiB, 32 levels and 4 Mi values; a duplicate key, a number that is not
+// finite, a comment or text after the value is an error. Every error is an InputError "PATH: PLACE: what",
+// PLACE being the dotted way to the value ("layers.model.layers.0.key_codebook.bits", "centroids[3]").
 inline constexpr std::size_t kJsonMaxBytes = std::size_t{64} << 20;
 inline constexpr int kJsonMaxDepth = 32;
 inline constexpr std::size_t kJsonMaxValues = std::size_t{4} << 20;
@@ -45,7 +45,8 @@ class JsonNode {
   std::vector<double> numbers(std::size_t most) const;  // a list of numbers alone
 
   // Appends the place of every member that is not in `known`.
-  void collect_unknown(std::initializer_list<std::string_view> known, std::vector<std::string>& unknown) const;
+  void collect_unknown(std::initializer_list<std::string_view> known,
+                       std::vector<std::string>& unknown) const;
 
  private:
   JsonNode child(std::string_view key, const nlohmann::json& value) const;

@@ -4,17 +4,18 @@
 
 namespace tq {
 
-LayerContext::LayerContext(CaptureReader& capture, int layer_index,
+LayerContext::LayerContext(CaptureReader& capture, int layer_index, const TokenSplit* token_split,
                            std::shared_ptr<const Rotation> layer_rotation,
                            std::shared_ptr<const Sketch> layer_sketch, Progress on_progress)
     : layer(layer_index),
+      split(token_split),
       info(capture.info().layers.at(static_cast<std::size_t>(layer_index))),
       num_kv_heads(capture.info().num_kv_heads),
       num_q_heads(capture.info().num_q_heads),
       softmax_scale(capture.info().softmax_scale.value_or(1 / std::sqrt(static_cast<double>(info.head_dim)))),
       rotation(std::move(layer_rotation)),
       sketch(std::move(layer_sketch)),
-      stream(capture, layer_index),
+      stream(capture, layer_index, token_split),
       queries(read_queries(capture, layer_index)),
       progress(std::move(on_progress)) {}
 

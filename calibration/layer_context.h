@@ -16,10 +16,13 @@ using Progress = std::function<void(std::size_t tokens)>;
 
 // What every step on one layer of a capture needs to know.
 struct LayerContext {
-  LayerContext(CaptureReader& capture, int layer_index, std::shared_ptr<const Rotation> layer_rotation,
-               std::shared_ptr<const Sketch> layer_sketch, Progress on_progress);
+  // Without a split all tokens are one part.
+  LayerContext(CaptureReader& capture, int layer_index, const TokenSplit* token_split,
+               std::shared_ptr<const Rotation> layer_rotation, std::shared_ptr<const Sketch> layer_sketch,
+               Progress on_progress);
 
   int layer;
+  const TokenSplit* split;
   LayerInfo info;
   int num_kv_heads, num_q_heads;
   double softmax_scale;  // the capture's, else 1 / sqrt(head_dim)
@@ -29,6 +32,7 @@ struct LayerContext {
   LayerQueries queries;
   Progress progress;
 
+  bool held_out(const TokenBlock& block) const { return split != nullptr && split->held_out(block.begin); }
   std::size_t head_dim() const { return static_cast<std::size_t>(info.head_dim); }
   std::size_t kv_heads() const { return static_cast<std::size_t>(num_kv_heads); }
 };

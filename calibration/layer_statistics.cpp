@@ -48,29 +48,27 @@ void collect_scores(const LayerContext& layer, const TokenBlock& block, std::siz
 
 }  // namespace
 
-LayerHistograms collect_histograms(LayerContext& layer, const TokenSplit& split, bool per_head, bool keys,
-                                   bool values) {
+LayerHistograms collect_histograms(LayerContext& layer, bool per_head, bool keys, bool values) {
   const std::size_t heads = layer.kv_heads(), d = layer.head_dim();
   const CoordinateHistogram empty(layer.info.head_dim);
   std::vector<CoordinateHistogram> key_heads(keys ? heads : 0, empty), value_heads(values ? heads : 0, empty);
-  layer.stream.for_each([&](std::size_t token) { return split.run_end(token); },
-                        [&](const TokenBlock& block) {
-                          layer.progress(block.count);
-                          if (split.held_out(block.begin)) return;
+  layer.stream.for_each([&](const TokenBlock& block) {
+    layer.progress(block.count);
+    if (layer.held_out(block)) return;
       // Tasks: every head's keys, then every head's values.
 #pragma omp parallel for schedule(dynamic)
-                          for (std::size_t task = 0; task < 2 * heads; ++task) {
-                            const std::size_t head = task % heads;
-                            const bool is_key = task < heads;
-                            if (is_key ? !keys : !values) continue;
-                            const std::vector<float>& tensor = is_key ? block.k : block.v;
-                            CoordinateHistogram& histogram = is_key ? key_heads[head] : value_heads[head];
-                            std::vector<float> rotated(block.count * d), norms(block.count);
-                            layer.rotation->forward_unit(tensor.data() + head * block.count * d,
-                                                         rotated.data(), norms.data(), block.count);
-                            histogram.add(rotated.data(), norms.data(), block.count);
-                          }
-                        });
+    for (std::size_t task = 0; task < 2 * heads; ++task) {
+      const std::size_t head = task % heads;
+      const bool is_key = task < heads;
+      if (is_key ? !keys : !values) continue;
+      const std::vector<float>& tensor = is_key ? block.k : block.v;
+      CoordinateHistogram& histogram = is_key ? key_heads[head] : value_heads[head];
+      std::vector<float> rotated(block.count * d), norms(block.count);
+      layer.rotation->forward_unit(tensor.data() + head * block.count * d, rotated.data(), norms.data(),
+                                   block.count);
+      histogram.add(rotated.data(), norms.data(), block.count);
+    }
+  });
   LayerHistograms histograms;
   if (keys) histograms.keys = gather(std::move(key_heads), per_head);
   if (values) histograms.values = gather(std::move(value_heads), per_head);
@@ -78,7 +76,7 @@ LayerHistograms collect_histograms(LayerContext& layer, const TokenSplit& split,
 }
 
 std::vector<std::vector<ResidualStatistics>> collect_residuals(
-    LayerContext& layer, const TokenSplit* split, bool per_head, const KeyConfig& config,
+    LayerContext& layer, bool per_head, const KeyConfig& config,
     const std::vector<std::vector<KeyTables>>& tables, AlphaTarget target) {
   const std::size_t heads = layer.kv_heads(), d = layer.head_dim(), sets = tables.size();
   // [table set][head]
@@ -93,10 +91,9 @@ std::vector<std::vector<ResidualStatistics>> collect_residuals(
     }
   }
   std::vector<std::vector<ResidualStatistics>> statistics(sets, std::vector<ResidualStatistics>(heads));
-  const auto cut = [&](std::size_t token) { return split != nullptr ? split->run_end(token) : SIZE_MAX; };
-  layer.stream.for_each(cut, [&](const TokenBlock& block) {
+  layer.stream.for_each([&](const TokenBlock& block) {
     layer.progress(block.count);
-    if (split != nullptr && split->held_out(block.begin)) return;
+    if (layer.held_out(block)) return;
 #pragma omp parallel for schedule(dynamic)
     for (std::size_t task = 0; task < sets * heads; ++task) {
       const std::size_t set = task / heads, head = task % heads;

@@ -5,8 +5,8 @@
 
 namespace tq {
 
-LayerStream::LayerStream(CaptureReader& capture, int layer)
-    : capture_(capture), layer_(layer), tokens_(capture.info().tokens) {
+LayerStream::LayerStream(CaptureReader& capture, int layer, const TokenSplit* split, std::size_t cache_bytes)
+    : capture_(capture), layer_(layer), split_(split), tokens_(capture.info().tokens) {
   const CaptureInfo& info = capture.info();
   const LayerInfo& shape = info.layers.at(static_cast<std::size_t>(layer));
   const std::size_t tensors = (shape.has_k ? 1u : 0u) + (shape.has_v ? 1u : 0u);
@@ -14,9 +14,10 @@ LayerStream::LayerStream(CaptureReader& capture, int layer)
       std::max<std::size_t>(1, tensors * static_cast<std::size_t>(info.num_kv_heads) *
                                    static_cast<std::size_t>(shape.head_dim) * sizeof(float));
   // Whole chunks where they fit, so that each is inflated once.
-  const std::size_t chunk = capture.preferred_rows(layer, shape.has_k ? Tensor::k : Tensor::v);
+  const Tensor first = shape.has_k ? Tensor::k : shape.has_v ? Tensor::v : Tensor::k_residual;
+  const std::size_t chunk = capture.preferred_rows(layer, first);
   block_tokens_ = std::max(chunk, kBlockBytes / token_bytes / chunk * chunk);
-  cacheable_ = tokens_ * token_bytes <= kCacheBytes;
+  cacheable_ = tokens_ * token_bytes <= cache_bytes;
 }
 
 TokenBlock LayerStream::read(std::size_t begin, std::size_t end) {
@@ -41,14 +42,14 @@ TokenBlock LayerStream::read(std::size_t begin, std::size_t end) {
   return block;
 }
 
-void LayerStream::for_each(const std::function<std::size_t(std::size_t)>& cut,
-                           const std::function<void(const TokenBlock&)>& visit) {
+void LayerStream::for_each(const std::function<void(const TokenBlock&)>& visit) {
   if (!cache_.empty()) {
     for (const TokenBlock& block : cache_) visit(block);
     return;
   }
   const auto read_next = [&](std::size_t begin) {
-    return read(begin, std::min({tokens_, cut(begin), (begin / block_tokens_ + 1) * block_tokens_}));
+    const std::size_t part_end = split_ != nullptr ? split_->run_end(begin) : tokens_;
+    return read(begin, std::min({tokens_, part_end, (begin / block_tokens_ + 1) * block_tokens_}));
   };
   std::future<TokenBlock> next;
   if (tokens_ > 0) next = std::async(std::launch::async, read_next, 0);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "calibration/token_split.h"
 #include "datasets/capture.h"
 
 namespace tq {
@@ -16,7 +17,7 @@ struct TokenBlock {
   std::vector<std::int32_t> positions, sequence_ids;
 };
 
-// One layer of a capture, block by block, as often as asked. A layer that fits in kCacheBytes is read once
+// One layer of a capture, block by block, as often as asked. A layer that fits in `cache_bytes` is read once
 // and kept; a larger one is read again on every pass. The next block is read while the caller works on this
 // one.
 class LayerStream {
@@ -24,18 +25,19 @@ class LayerStream {
   static constexpr std::size_t kCacheBytes = std::size_t{96} << 20;
   static constexpr std::size_t kBlockBytes = std::size_t{8} << 20;  // of k and v together, as float32
 
-  LayerStream(CaptureReader& capture, int layer);
+  // No block straddles two parts of `split`, which must outlive the stream; null: all tokens are one part.
+  LayerStream(CaptureReader& capture, int layer, const TokenSplit* split,
+              std::size_t cache_bytes = kCacheBytes);
 
-  // Calls visit(block) for all tokens in order. Blocks end where `cut` says that a run of tokens ends (a
-  // split's run_end), so that a visitor never sees a block of two parts.
-  void for_each(const std::function<std::size_t(std::size_t)>& cut,
-                const std::function<void(const TokenBlock&)>& visit);
+  // Calls visit(block) for all tokens in order.
+  void for_each(const std::function<void(const TokenBlock&)>& visit);
 
  private:
   TokenBlock read(std::size_t begin, std::size_t end);
 
   CaptureReader& capture_;
   int layer_;
+  const TokenSplit* split_;
   std::size_t tokens_;
   std::size_t block_tokens_;
   bool cacheable_;

@@ -14,9 +14,11 @@ namespace {
 
 // A centroid of about 0.2 is off by up to 7e-9 as float32, by 5e-8 when printed with seven digits.
 constexpr double kCentroidTolerance = 1e-7;
-// The MSE is flat at its minimum: within 1e-4 of it nothing but a finished or an unfinished iteration explains a table.
+// The MSE is flat at its minimum: within 1e-4 of it nothing but a finished or an unfinished iteration
+// explains a table.
 constexpr double kUnfinishedExcess = 1e-4;
-// Tables fitted to activations stay far below this; a 4-bit table with 2.1 times the optimal MSE was shipped once.
+// Tables fitted to activations stay far below this; a 4-bit table with 2.1 times the optimal MSE was shipped
+// once.
 constexpr double kBrokenExcess = 0.25;
 // Quadrature of other programs agrees with the closed form to about 1e-6.
 constexpr double kStatedMseTolerance = 1e-5;
@@ -47,14 +49,16 @@ class Linter {
     } else if (distance(codebook, best, worst) <= kCentroidTolerance) {
       if (midpoints) note(place, "optimal: {}, MSE {:.9f}", optimum_name, mse);
     } else if (excess < kUnfinishedExcess) {
-      problem(place, "the iteration stopped early: centroid {} is {:.12f}, {} has {:.12f} (MSE {:+.2g} %)", worst,
-              codebook.centroids[worst], optimum_name, best.codebook.centroids[worst], 100 * excess);
+      problem(place, "the iteration stopped early: centroid {} is {:.12f}, {} has {:.12f} (MSE {:+.2g} %)",
+              worst, codebook.centroids[worst], optimum_name, best.codebook.centroids[worst], 100 * excess);
     } else {
       note(place, "MSE on the sphere differs from {} by {:.2g} % (a table fitted to data does)", optimum_name,
            100 * excess);
     }
     if (!midpoints) {
-      note(place, "boundaries are not the midpoints of the centroids: a reader that re-derives them decides otherwise");
+      note(place,
+           "boundaries are not the midpoints of the centroids: a reader that re-derives them decides "
+           "otherwise");
     }
     stated_mse(place, "mse_total", table.stated_mse_total, mse);
     stated_mse(place, "mse_per_coord", table.stated_mse_per_coord, mse / head_dim);
@@ -63,12 +67,15 @@ class Linter {
   // `key`: absent where the file does not say; an alpha of 0 means no sign bit.
   void alpha(const std::string& place, double alpha, int head_dim, const std::optional<KeyConfig>& key) {
     if (alpha == 0) {
-      if (key && key->mode == KeyMode::prod) problem(place, "qjl_scale is 0: the sign bit is stored and not used");
+      if (key && key->mode == KeyMode::prod)
+        problem(place, "qjl_scale is 0: the sign bit is stored and not used");
       return;
     }
-    constexpr double kSmallestAlpha = 0.1;  // alpha / d of every d in use is below it, every useful alpha above
+    constexpr double kSmallestAlpha =
+        0.1;  // alpha / d of every d in use is below it, every useful alpha above
     if (alpha < kSmallestAlpha) {
-      problem(place, "qjl_scale {:.6g} is far below every useful alpha; {:.6g} divided by d?", alpha, alpha * head_dim);
+      problem(place, "qjl_scale {:.6g} is far below every useful alpha; {:.6g} divided by d?", alpha,
+              alpha * head_dim);
       return;
     }
     const auto against = [&](double reference) { return 100 * (alpha / reference - 1); };
@@ -78,7 +85,8 @@ class Linter {
                           against(isotropic_alpha_gaussian(head_dim)));
     }
     if (!key || key->sketch == SketchKind::orthogonal) {
-      text += fmt::format(", {:+.2f} % from that of an orthogonal sketch", against(isotropic_alpha_orthogonal(head_dim)));
+      text += fmt::format(", {:+.2f} % from that of an orthogonal sketch",
+                          against(isotropic_alpha_orthogonal(head_dim)));
     }
     note(place, "{}", text);
   }
@@ -98,7 +106,8 @@ class Linter {
     return std::abs(codebook.centroids[i] - best.codebook.centroids[i]);
   }
 
-  void stated_mse(const std::string& place, const char* name, const std::optional<double>& stated, double mse) {
+  void stated_mse(const std::string& place, const char* name, const std::optional<double>& stated,
+                  double mse) {
     if (stated && std::abs(*stated / mse - 1) > kStatedMseTolerance) {
       problem(place, "{} is stated as {:.9g}, the table's is {:.9g}", name, *stated, mse);
     }
@@ -123,12 +132,15 @@ std::string place_of(const ImportedLayer& layer, const char* side, std::size_t t
 
 }  // namespace
 
-std::string_view to_string(LintSeverity severity) { return severity == LintSeverity::note ? "note" : "problem"; }
+std::string_view to_string(LintSeverity severity) {
+  return severity == LintSeverity::note ? "note" : "problem";
+}
 
 std::vector<LintFinding> lint_file(const std::string& path) {
   const ImportedTables tables = import_tables(path);
   Linter linter;
-  for (const std::string& place : tables.unknown) linter.problem(place, "not an item of the format; readers ignore it");
+  for (const std::string& place : tables.unknown)
+    linter.problem(place, "not an item of the format; readers ignore it");
   for (const ImportedLayer& layer : tables.layers) {
     for (std::size_t i = 0; i < layer.key_tables.size(); ++i) {
       const std::string place = place_of(layer, "key", i, layer.key_tables.size());
@@ -137,7 +149,8 @@ std::vector<LintFinding> lint_file(const std::string& path) {
       if (table.qjl_scale) linter.alpha(place, *table.qjl_scale, layer.head_dim, layer.key);
     }
     for (std::size_t i = 0; i < layer.value_tables.size(); ++i) {
-      linter.table(place_of(layer, "value", i, layer.value_tables.size()), layer.value_tables[i], layer.head_dim);
+      linter.table(place_of(layer, "value", i, layer.value_tables.size()), layer.value_tables[i],
+                   layer.head_dim);
     }
   }
   return std::move(linter.findings);

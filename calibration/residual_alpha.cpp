@@ -32,7 +32,7 @@ struct ResidualErrors {
 
 }  // namespace
 
-void calibrate_from_residuals(CaptureReader& capture, const LayerContext& layer, const TokenSplit& split,
+void calibrate_from_residuals(CaptureReader& capture, const LayerContext& layer,
                               const CalibrationOptions& options, LayerArtefact& result) {
   if (options.key.mode != KeyMode::prod) {
     throw UsageError(
@@ -53,7 +53,7 @@ void calibrate_from_residuals(CaptureReader& capture, const LayerContext& layer,
   std::vector<float> rows;
   std::vector<ResidualProducts> products;
   for (std::size_t begin = 0; begin < tokens;) {
-    const std::size_t end = std::min({tokens, (begin / chunk + 1) * chunk, split.run_end(begin)});
+    const std::size_t end = std::min({tokens, (begin / chunk + 1) * chunk, layer.split->run_end(begin)});
     const std::size_t count = end - begin;
     rows.resize(heads * count * d);
     products.resize(heads * count);
@@ -61,8 +61,9 @@ void calibrate_from_residuals(CaptureReader& capture, const LayerContext& layer,
     codec.residual_products_rotated(rows.data(), heads * count, products.data());
     for (std::size_t i = 0; i < products.size(); ++i) {
       const std::size_t table = options.per_head ? i / count : 0;
-      (split.held_out(begin) ? held_out : fit)[table].add(products[i]);
-      if (!split.held_out(begin)) statistics[table].add(products[i], i / count << 40 | (begin + i % count));
+      (layer.split->held_out(begin) ? held_out : fit)[table].add(products[i]);
+      if (!layer.split->held_out(begin))
+        statistics[table].add(products[i], i / count << 40 | (begin + i % count));
     }
     layer.progress(count);
     begin = end;

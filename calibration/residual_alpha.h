@@ -5,14 +5,13 @@
 #include "calibration/artefact.h"
 #include "calibration/calibrate.h"
 #include "calibration/layer_context.h"
-#include "calibration/token_split.h"
 
 namespace tq {
 
 // Fits alpha alone, to a layer's ready residuals (dataset k_residual, rotated frame), with the default
 // codebook, and judges it on held-out residuals by ||r - r^||^2 / ||r||^2. Sets the layer's key tables and
 // key gate. Keys must be in prod mode; the targets cos and score need the keys themselves: UsageError.
-void calibrate_from_residuals(CaptureReader& capture, const LayerContext& layer, const TokenSplit& split,
+void calibrate_from_residuals(CaptureReader& capture, const LayerContext& layer,
                               const CalibrationOptions& options, LayerArtefact& result);
 
 }  // namespace tq

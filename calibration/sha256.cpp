@@ -25,7 +25,8 @@ constexpr std::array<std::uint32_t, 64> kRound{
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 std::uint32_t big_endian(const std::uint8_t* bytes) {
-  return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 | std::uint32_t{bytes[2]} << 8 | bytes[3];
+  return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 | std::uint32_t{bytes[2]} << 8 |
+         bytes[3];
 }
 
 }  // namespace
@@ -89,13 +90,12 @@ Sha256::Digest Sha256::finish() {
   update(length.data(), length.size());
 
   Digest digest;
-  for (std::size_t i = 0; i < 32; ++i) digest[i] = static_cast<std::uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
+  for (std::size_t i = 0; i < 32; ++i)
+    digest[i] = static_cast<std::uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
   return digest;
 }
 
-std::string to_hex(const Sha256::Digest& digest) {
-  return fmt::format("{:02x}", fmt::join(digest, ""));
-}
+std::string to_hex(const Sha256::Digest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
 
 std::string sha256_hex(std::string_view data) {
   Sha256 hash;
@@ -109,7 +109,8 @@ std::string sha256_file_hex(const std::string& path) {
   constexpr std::size_t kPiece = std::size_t{1} << 20;
   std::vector<std::uint8_t> piece(kPiece);
   Sha256 hash;
-  while (const std::size_t got = std::fread(piece.data(), 1, piece.size(), file.get())) hash.update(piece.data(), got);
+  while (const std::size_t got = std::fread(piece.data(), 1, piece.size(), file.get()))
+    hash.update(piece.data(), got);
   if (std::ferror(file.get())) throw InputError("{}: cannot be read: {}", path, std::strerror(errno));
   return to_hex(hash.finish());
 }

@@ -8,11 +8,13 @@
 namespace tq {
 
 void validate_unit_table(const Codebook& codebook, int bits, const std::string& where) {
-  if (codebook.bits != bits) throw InputError("{}: a table of {} bits; {} are wanted", where, codebook.bits, bits);
+  if (codebook.bits != bits)
+    throw InputError("{}: a table of {} bits; {} are wanted", where, codebook.bits, bits);
   validate(codebook, where);
   if (codebook.boundaries.front() != -1 || codebook.boundaries.back() != 1) {
-    throw InputError("{}: boundaries end at {} and {}; -1 and 1, the support of a unit vector's coordinates, are wanted",
-                     where, codebook.boundaries.front(), codebook.boundaries.back());
+    throw InputError(
+        "{}: boundaries end at {} and {}; -1 and 1, the support of a unit vector's coordinates, are wanted",
+        where, codebook.boundaries.front(), codebook.boundaries.back());
   }
 }
 

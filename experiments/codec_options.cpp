@@ -1,7 +1,11 @@
 #include "experiments/codec_options.h"
 
 #include <array>
+#include <charconv>
 #include <string>
+#include <system_error>
+
+#include "core/error.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -24,6 +28,16 @@ po::typed_value<int>* number(int value, const char* name) {
   return po::value<int>()->default_value(value)->value_name(name);
 }
 
+// Not left to Boost, which takes -1 for 2^64 - 1.
+std::uint64_t seed(const std::string& text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw UsageError("--seed '{}' is no integer from 0 to 2^64 - 1", text);
+  }
+  return value;
+}
+
 }  // namespace
 
 void add_codec_options(CommandLine& line, AlphaTarget default_alpha) {
@@ -39,7 +53,7 @@ void add_codec_options(CommandLine& line, AlphaTarget default_alpha) {
       "value-bits", number(3, "B"), "rotated 1..8; group 2, 3, 4 or 8")(
       "group-size", number(32, "N"), "coordinates that share a scale, in group mode")(
       "rotation", text("rht", "KIND"), "rht (Hadamard, random signs and permutation) or qr (dense)")(
-      "seed", po::value<std::uint64_t>()->default_value(0)->value_name("N"),
+      "seed", text("0", "N"),
       "of the rotation and the sketch");
 }
 
@@ -55,7 +69,7 @@ CodecOptions read_codec_options(const CommandLine& line) {
   options.value.group_size = line.get<int>("group-size");
   options.value.scale = options.key.scale;
   options.rotation = choice<RotationKind>(line, "rotation");
-  options.seed = line.get<std::uint64_t>("seed");
+  options.seed = seed(line.get<std::string>("seed"));
   return options;
 }
 

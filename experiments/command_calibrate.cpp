@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "datasets/atomic_file.h"
 #include "experiments/calibration_run.h"
 #include "experiments/codec_options.h"
 #include "experiments/command_line.h"
@@ -36,7 +37,7 @@ ExitCode run_calibrate(const Arguments& arguments) {
              "one table a layer, or one a KV head: layer or head")(
       "holdout", po::value<std::string>()->default_value("tail")->value_name("HOW"),
       "tokens that judge: tail (second half) or blocks (every other block of 128)")(
-      "json", "JSON instead of a table");
+      "json", po::bool_switch(), "JSON instead of a table");
   if (!line.parse(arguments)) return ExitCode::done;
   const CodecOptions codec = read_codec_options(line);
   const CalibrationOptions options{codec.key,
@@ -47,10 +48,14 @@ ExitCode run_calibrate(const Arguments& arguments) {
                                    codec.seed,
                                    parse_holdout(line.get<std::string>("holdout"))};
   const std::string& out = line.required("out");
-  const Artefact artefact = run_calibration(line.required("capture"), options,
-                                            fmt::format("tq calibrate {}", fmt::join(arguments, " ")));
+  const std::string& capture = line.required("capture");
+  refuse_overwriting(capture, out);
+  // Fails here, not after the work, where the artefact could not be written.
+  { const AtomicFile writable(out); }
+  const Artefact artefact =
+      run_calibration(capture, options, fmt::format("tq calibrate {}", fmt::join(arguments, " ")));
   write_artefact(artefact, out);
-  if (line.given("json")) {
+  if (line.get<bool>("json")) {
     fmt::print("{}\n", gate_json(artefact).dump(2));
   } else {
     fmt::print("{}\nwrote {} (fitted on {} tokens, judged on {})\n", gate_table(artefact), out,

@@ -16,12 +16,12 @@ ExitCode run_codebook(const Arguments& arguments) {
                    "tq codebook --dim 128 --bits 3");
   line.add()("dim", po::value<int>()->default_value(128)->value_name("D"), "head dimension")(
       "bits", po::value<int>()->default_value(3)->value_name("B"), "1..8")(
-      "json", "JSON instead of a table: the file that the upstream Python packages read");
+      "json", po::bool_switch(), "JSON instead of a table: the file that the upstream Python packages read");
   if (!line.parse(arguments)) return ExitCode::done;
   const int d = line.get<int>("dim"), bits = line.get<int>("bits");
   const Codebook book = sphere_codebook(d, bits);
   const double mse = sphere_mse(book, d);
-  if (line.given("json")) {
+  if (line.get<bool>("json")) {
     const nlohmann::ordered_json json{{"centroids", book.centroids},
                                       {"boundaries", book.boundaries},
                                       {"mse_per_coord", mse / d},

@@ -15,7 +15,7 @@ ExitCode run_eval(const Arguments& arguments) {
                    "tq eval --capture model.kv.h5 --key-mode prod --sketch gaussian --alpha unbiased");
   line.add()("capture", po::value<std::string>()->value_name("FILE"), "capture to measure on (*.kv.h5)")(
       "artefact", po::value<std::string>()->value_name("FILE"), "take codecs and tables from here (*.tq.h5)")(
-      "json", "JSON instead of a table");
+      "json", po::bool_switch(), "JSON instead of a table");
   add_codec_options(line, AlphaTarget::unbiased);
   if (!line.parse(arguments)) return ExitCode::done;
   if (line.given("artefact") && codec_options_given(line)) {
@@ -29,7 +29,7 @@ ExitCode run_eval(const Arguments& arguments) {
                  ? evaluate_capture(capture, read_artefact(line.get<std::string>("artefact")), bar.callback())
                  : evaluate_capture(capture, read_codec_options(line), bar.callback());
   }
-  if (line.given("json")) {
+  if (line.get<bool>("json")) {
     fmt::print("{}\n", report_json(report).dump(2));
   } else {
     const LayerReport& first = report.layers.front();

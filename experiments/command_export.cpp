@@ -18,7 +18,9 @@ ExitCode run_export(const Arguments& arguments) {
   if (!line.parse(arguments)) return ExitCode::done;
   const ExportFormat format = parse_export_format("--format", line.required("format"));
   const std::string& out = line.required("out");
-  export_artefact(read_artefact(line.required("artefact")), format, out);
+  const std::string& artefact = line.required("artefact");
+  refuse_overwriting(artefact, out);
+  export_artefact(read_artefact(artefact), format, out);
   fmt::print("wrote {}\n", out);
   return ExitCode::done;
 }

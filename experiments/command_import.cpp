@@ -17,7 +17,9 @@ ExitCode run_import(const Arguments& arguments) {
   line.positional({"source"});
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string& out = line.required("out");
-  const Artefact artefact = import_artefact(line.required("source"));
+  const std::string& source = line.required("source");
+  refuse_overwriting(source, out);
+  const Artefact artefact = import_artefact(source);
   write_artefact(artefact, out);
   fmt::print("wrote {} ({} layers)\n", out, artefact.layers.size());
   return ExitCode::done;

@@ -131,12 +131,12 @@ ExitCode run_inspect(const Arguments& arguments) {
   CommandLine line("inspect", "say what a capture holds, and check every value of it",
                    "tq inspect model.kv.h5");
   line.add()("capture", boost::program_options::value<std::string>()->value_name("FILE"), "capture to read")(
-      "json", "JSON instead of text");
+      "json", boost::program_options::bool_switch(), "JSON instead of text");
   line.positional({"capture"});
   if (!line.parse(arguments)) return ExitCode::done;
   CaptureReader capture(line.required("capture"));
   check_values(capture);
-  if (line.given("json")) {
+  if (line.get<bool>("json")) {
     print_json(capture);
   } else {
     print_text(capture);

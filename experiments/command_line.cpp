@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -35,6 +36,7 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
   namespace style = po::command_line_style;
   // No guessing of abbreviated options: a typing error is an error.
   constexpr int kStyle = style::unix_style & ~style::allow_guessing;
+  std::string source = command_;  // of what is being read, for messages
   try {
     po::store(
         po::command_line_parser(arguments).options(options_).positional(positional_).style(kStyle).run(),
@@ -43,6 +45,7 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
       print_help();
       return false;
     }
+    source = command_ + ": environment (TQ_...)";
     po::store(po::parse_environment(options_,
                                     [&](const std::string& variable) -> std::string {
                                       if (variable.rfind("TQ_", 0) != 0) return "";
@@ -51,13 +54,17 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
                                           name.begin(), name.end(), name.begin(), [](unsigned char c) {
                                             return c == '_' ? '-' : static_cast<char>(std::tolower(c));
                                           });
-                                      return options_.find_nothrow(name, false) != nullptr ? name : "";
+                                      const bool known = !name.empty() && options_.find_nothrow(name, false) != nullptr;
+                                      return known ? name : "";
                                     }),
               values_);
-    if (values_.count("config") != 0) read_config(values_["config"].as<std::string>());
+    if (values_.count("config") != 0) {
+      source = values_["config"].as<std::string>();
+      read_config(source);
+    }
     po::notify(values_);
   } catch (const po::error& error) {
-    throw UsageError("{}: {}; see tq {} --help", command_, error.what(), command_);
+    throw UsageError("{}: {}; see tq {} --help", source, error.what(), command_);
   }
   return true;
 }
@@ -67,6 +74,7 @@ void CommandLine::read_config(const std::string& path) {
   if (!file) throw UsageError("{}: --config {} cannot be read", command_, path);
   // Sections of other commands are theirs to check; here they only must be commands.
   const po::parsed_options parsed = po::parse_config_file(file, options_, true);
+  if (file.bad()) throw UsageError("{}: --config {} cannot be read", command_, path);  // a folder, say
   po::parsed_options mine(&options_);
   for (const po::option& entry : parsed.options) {
     const std::size_t dot = entry.string_key.find('.');
@@ -94,6 +102,13 @@ const std::string& CommandLine::required(const std::string& name) const {
   if (values_.count(name) == 0)
     throw UsageError("{}: --{} is missing; see tq {} --help", command_, name, command_);
   return get<std::string>(name);
+}
+
+void refuse_overwriting(const std::string& input, const std::string& output) {
+  std::error_code missing;
+  if (std::filesystem::equivalent(input, output, missing)) {
+    throw UsageError("--out {} is the file that is read; choose another name", output);
+  }
 }
 
 void CommandLine::print_help() const {

@@ -40,4 +40,7 @@ class CommandLine {
   boost::program_options::variables_map values_;
 };
 
+// Throws UsageError when `output` names the same file or folder as `input`.
+void refuse_overwriting(const std::string& input, const std::string& output);
+
 }  // namespace tq

@@ -14,14 +14,14 @@ ExitCode run_lint(const Arguments& arguments) {
   CommandLine line("lint", "check the tables of an artefact or export against the optimum of their (d, b)",
                    "tq lint codebook_d128_b3.json");
   line.add()("file", po::value<std::string>()->value_name("PATH"),
-             "file or folder; its format is recognised")("json", "JSON instead of text");
+             "file or folder; its format is recognised")("json", po::bool_switch(), "JSON instead of text");
   line.positional({"file"});
   if (!line.parse(arguments)) return ExitCode::done;
   const std::vector<LintFinding> findings = lint_file(line.required("file"));
   const auto problems = std::count_if(findings.begin(), findings.end(), [](const LintFinding& finding) {
     return finding.severity == LintSeverity::problem;
   });
-  if (line.given("json")) {
+  if (line.get<bool>("json")) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const LintFinding& finding : findings) {
       list.push_back(

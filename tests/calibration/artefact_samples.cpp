@@ -26,7 +26,8 @@ class Sampler {
 
   Codebook codebook(int bits) {
     std::set<float> chosen;  // distinct as float32
-    while (chosen.size() < std::size_t{1} << bits) chosen.insert(static_cast<float>(0.9 * (2 * uniform() - 1)));
+    while (chosen.size() < std::size_t{1} << bits)
+      chosen.insert(static_cast<float>(0.9 * (2 * uniform() - 1)));
     Codebook codebook{bits, {}, {-1}};
     // Original values that float32 does not hold.
     for (const float value : chosen) codebook.centroids.push_back(double{value} * (1 + 1e-9 * uniform()));
@@ -49,7 +50,8 @@ class Sampler {
 
   GateRecord gate() {
     GateRecord gate;
-    for (int i = below(4); i > 0; --i) gate.candidates.push_back({fmt::format("candidate {}", i), metrics(), metrics()});
+    for (int i = below(4); i > 0; --i)
+      gate.candidates.push_back({fmt::format("candidate {}", i), metrics(), metrics()});
     if (!gate.candidates.empty()) gate.kept = below(static_cast<int>(gate.candidates.size()));
     if (coin()) gate.reason = "held-out softmax KL 0.032 against 0.038";
     return gate;
@@ -73,7 +75,8 @@ class Sampler {
       layer.value = {.mode = ValueMode::group, .bits = 2 + below(3), .group_size = 8 << below(2)};
       return layer;
     }
-    layer.value = {.mode = ValueMode::rotated, .bits = 1 + below(5), .scale = static_cast<ScaleRule>(below(3))};
+    layer.value = {
+        .mode = ValueMode::rotated, .bits = 1 + below(5), .scale = static_cast<ScaleRule>(below(3))};
     const int value_tables = coin() ? layer.num_kv_heads : 1;
     for (int i = 0; i < value_tables; ++i) layer.value_tables.push_back(codebook(layer.value.bits));
     layer.value_gate = gate();
@@ -141,9 +144,9 @@ bool same_content(const Artefact& a, const Artefact& b) {
     });
   };
   const auto same_layer = [](const LayerArtefact& x, const LayerArtefact& y) {
-    return x.head_dim == y.head_dim && x.num_kv_heads == y.num_kv_heads && x.key == y.key && x.value == y.value &&
-           x.key_tables == y.key_tables && x.value_tables == y.value_tables && x.key_gate == y.key_gate &&
-           x.value_gate == y.value_gate;
+    return x.head_dim == y.head_dim && x.num_kv_heads == y.num_kv_heads && x.key == y.key &&
+           x.value == y.value && x.key_tables == y.key_tables && x.value_tables == y.value_tables &&
+           x.key_gate == y.key_gate && x.value_gate == y.value_gate;
   };
   return a.num_q_heads == b.num_q_heads && a.key_basis == b.key_basis && a.softmax_scale == b.softmax_scale &&
          a.provenance == b.provenance && same_objects(a.rotations, b.rotations, rotation_digest) &&

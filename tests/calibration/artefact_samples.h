@@ -8,10 +8,12 @@
 
 namespace tq::test {
 
-// A valid artefact with random tables, configurations, head dimensions and metrics. Everything follows from the seed.
+// A valid artefact with random tables, configurations, head dimensions and metrics. Everything follows from
+// the seed.
 Artefact random_artefact(std::uint64_t seed);
 
-// Two layers of d = 64 with the data-free tables: prod keys of 3 bits (orthogonal sketch), rotated values of 3 bits.
+// Two layers of d = 64 with the data-free tables: prod keys of 3 bits (orthogonal sketch), rotated values of
+// 3 bits.
 Artefact plain_artefact();
 
 bool same_content(const Artefact& a, const Artefact& b);

@@ -33,15 +33,18 @@ TEST_CASE("parts that do not fit together are refused, with the place") {
       {"softmax_scale", [](Artefact& a) { a.softmax_scale = -1; }},
       {"layers", [](Artefact& a) { a.layers.clear(); }},
       {"rotation of head_dim 64 is missing", [](Artefact& a) { a.rotations.clear(); }},
-      {"no layer uses", [](Artefact& a) { a.rotations.emplace(128, tq::Rotation::make(tq::RotationKind::rht, 128, 1)); }},
-      {"is of 128", [](Artefact& a) {
+      {"no layer uses",
+       [](Artefact& a) { a.rotations.emplace(128, tq::Rotation::make(tq::RotationKind::rht, 128, 1)); }},
+      {"is of 128",
+       [](Artefact& a) {
          a.rotations.clear();
          a.rotations.emplace(64, tq::Rotation::make(tq::RotationKind::rht, 128, 1));
        }},
       {"sketch of head_dim 64 is missing", [](Artefact& a) { a.sketches.clear(); }},
       {"gaussian sketch", [](Artefact& a) { a.layers[1].key.sketch = tq::SketchKind::gaussian; }},
       {"/layers/001/key: 0 tables", [](Artefact& a) { a.layers[1].key_tables.clear(); }},
-      {"/layers/001/key: 3 tables", [](Artefact& a) { a.layers[1].key_tables.resize(3, a.layers[1].key_tables[0]); }},
+      {"/layers/001/key: 3 tables",
+       [](Artefact& a) { a.layers[1].key_tables.resize(3, a.layers[1].key_tables[0]); }},
       {"/layers/001/key: a table of 2 bits; 3", [](Artefact& a) { a.layers[1].key.bits = 4; }},
       {"/layers/001/key", [](Artefact& a) { a.layers[1].key.bits = 9; }},
       {"/layers/001/value: 0 tables", [](Artefact& a) { a.layers[1].value_tables.clear(); }},
@@ -50,15 +53,22 @@ TEST_CASE("parts that do not fit together are refused, with the place") {
        [](Artefact& a) { a.layers[1].value = {.mode = tq::ValueMode::group, .bits = 2}; }},
       {"/layers/000/key", [&](Artefact& a) { a.layers[0].key_tables[0].codebook.centroids[1] = nan; }},
       {"/layers/000/key", [](Artefact& a) { a.layers[0].key_tables[0].codebook.centroids.pop_back(); }},
-      {"/layers/000/key", [](Artefact& a) { std::swap(a.layers[0].key_tables[0].codebook.centroids[0],
-                                                      a.layers[0].key_tables[0].codebook.centroids[1]); }},
+      {"/layers/000/key",
+       [](Artefact& a) {
+         std::swap(a.layers[0].key_tables[0].codebook.centroids[0],
+                   a.layers[0].key_tables[0].codebook.centroids[1]);
+       }},
       {"boundaries end at", [](Artefact& a) { a.layers[0].key_tables[0].codebook.boundaries[0] = -2; }},
       {"boundaries end at", [](Artefact& a) { a.layers[0].value_tables[0].boundaries.back() = 1.5; }},
       {"qjl_scale", [](Artefact& a) { a.layers[0].key_tables[0].qjl_scale = 2.5; }},
       {"qjl_scale", [&](Artefact& a) { a.layers[0].key_tables[0].qjl_scale = nan; }},
-      {"mse keys have no sign bit", [](Artefact& a) { a.layers[0].key = {.mode = tq::KeyMode::mse, .bits = 2}; }},
+      {"mse keys have no sign bit",
+       [](Artefact& a) { a.layers[0].key = {.mode = tq::KeyMode::mse, .bits = 2}; }},
       {"candidate 1 was kept, of 0", [](Artefact& a) { a.layers[0].key_gate.kept = 1; }},
-      {"not finite", [&](Artefact& a) { a.layers[0].key_gate.candidates.push_back({"x", {.relative_mse = nan}, {}}); }},
+      {"not finite",
+       [&](Artefact& a) {
+         a.layers[0].key_gate.candidates.push_back({"x", {.relative_mse = nan}, {}});
+       }},
       {"negative count", [](Artefact& a) { a.provenance.fit_tokens = -1; }},
       {"zero byte", [](Artefact& a) { a.provenance.model = std::string("a\0b", 3); }},
       {"the most", [](Artefact& a) { a.provenance.command_line = std::string(100'000, 'x'); }},
@@ -90,10 +100,12 @@ TEST_CASE("the digest follows what a decoder uses, and nothing else") {
   CHECK(digest_after([](Artefact&) {}) == original);
   CHECK(digest_after([](Artefact& a) { a.provenance.command_line = "other"; }) == original);
   CHECK(digest_after([](Artefact& a) { a.layers[0].key_gate.reason = "other"; }) == original);
-  CHECK(digest_after([](Artefact& a) { a.layers[0].key.scale = tq::ScaleRule::ls; }) == original);  // prod: unused
+  CHECK(digest_after([](Artefact& a) { a.layers[0].key.scale = tq::ScaleRule::ls; }) ==
+        original);  // prod: unused
 
   CHECK(digest_after([](Artefact& a) { a.layers[1].key_tables[0].qjl_scale += 1e-6; }) != original);
-  CHECK(digest_after([](Artefact& a) { a.layers[1].key_tables[0].codebook.centroids[2] += 1e-7; }) != original);
+  CHECK(digest_after([](Artefact& a) { a.layers[1].key_tables[0].codebook.centroids[2] += 1e-7; }) !=
+        original);
   CHECK(digest_after([](Artefact& a) { a.layers[1].value_tables[0].boundaries[2] += 1e-7; }) != original);
   CHECK(digest_after([](Artefact& a) { a.layers[1].value.scale = tq::ScaleRule::ls; }) != original);
   CHECK(digest_after([](Artefact& a) { a.layers[1].num_kv_heads = 1; }) != original);

@@ -17,8 +17,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr ExportFormat kFormats[] = {ExportFormat::upstream_json, ExportFormat::kv_json, ExportFormat::safetensors,
-                                     ExportFormat::c_header};
+constexpr ExportFormat kFormats[] = {ExportFormat::upstream_json, ExportFormat::kv_json,
+                                     ExportFormat::safetensors, ExportFormat::c_header};
 
 void check_same_table(const tq::ImportedTable& a, const tq::ImportedTable& b) {
   CHECK(a.codebook.bits == b.codebook.bits);
@@ -110,20 +110,24 @@ TEST_CASE("an export is the same bytes every time, and replaces an earlier one")
 
 TEST_CASE("a folder with anything of someone else's is not replaced") {
   const TemporaryFolder folder;
-  const auto write = [&] { tq::export_artefact(plain_artefact(), ExportFormat::upstream_json, folder / "a"); };
+  const auto write = [&] {
+    tq::export_artefact(plain_artefact(), ExportFormat::upstream_json, folder / "a");
+  };
   tq::test::write_text(folder / "a", "a file");
   CHECK_THROWS_AS(write(), tq::UsageError);
   fs::remove(folder / "a");
   fs::create_directory(folder / "a");
   CHECK_NOTHROW(write());  // an empty folder
   tq::test::write_text(folder / "a/layer_001/notes.txt", "mine");
-  CHECK_THROWS_WITH_AS(write(), doctest::Contains("holds 'notes.txt', which no export wrote"), tq::UsageError);
+  CHECK_THROWS_WITH_AS(write(), doctest::Contains("holds 'notes.txt', which no export wrote"),
+                       tq::UsageError);
   CHECK(fs::exists(folder / "a/layer_001/notes.txt"));
   fs::remove(folder / "a/layer_001/notes.txt");
   CHECK_NOTHROW(write());
   fs::remove(folder / "a/turboquant_export.json");
   CHECK_THROWS_WITH_AS(write(), doctest::Contains("is not an export"), tq::UsageError);
-  CHECK_THROWS_AS(tq::export_artefact(plain_artefact(), ExportFormat::upstream_json, folder / "no/a"), tq::SystemError);
+  CHECK_THROWS_AS(tq::export_artefact(plain_artefact(), ExportFormat::upstream_json, folder / "no/a"),
+                  tq::SystemError);
 }
 
 TEST_CASE("what a killed export left is cleared") {
@@ -137,10 +141,12 @@ TEST_CASE("what a killed export left is cleared") {
 }
 
 TEST_CASE("names of formats") {
-  for (const ExportFormat format : kFormats) CHECK(tq::parse_export_format("--format", tq::to_string(format)) == format);
-  CHECK_THROWS_WITH_AS(tq::parse_export_format("--format", "gguf"),
-                       "--format 'gguf' is unknown; choose one of: upstream-json, kv-json, safetensors, c-header",
-                       tq::UsageError);
+  for (const ExportFormat format : kFormats)
+    CHECK(tq::parse_export_format("--format", tq::to_string(format)) == format);
+  CHECK_THROWS_WITH_AS(
+      tq::parse_export_format("--format", "gguf"),
+      "--format 'gguf' is unknown; choose one of: upstream-json, kv-json, safetensors, c-header",
+      tq::UsageError);
 }
 
 TEST_CASE("an invalid artefact is not exported") {

@@ -1,6 +1,6 @@
 """Every export against the master copy, read by h5py, json, NumPy and C and C++ compilers.
 
-usage: test_export.py ARTEFACT_PROGRAM [SEED]
+usage: test_export.py ARTEFACT_PROGRAM; TQ_TEST_SEED in the environment repeats a run.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 PROGRAM = sys.argv.pop(1)
-SEED = int(sys.argv.pop(1)) if len(sys.argv) > 1 and sys.argv[1].isdigit() else random.SystemRandom().randrange(2**32)
+SEED = int(os.environ.get("TQ_TEST_SEED", random.SystemRandom().randrange(2**32))) % 2**63
 
 
 def read_safetensors(path):
@@ -62,7 +62,8 @@ class Side:
         self.rows = {name: np.atleast_2d(group[name][()]) for name in self.names}
         self.exact = {name: np.atleast_2d(group[name + "_f64"][()]) for name in self.names}
         if "qjl_scale" in group:  # one number a table
-            self.rows["qjl_scale"], self.exact["qjl_scale"] = (t["qjl_scale"].T for t in (self.rows, self.exact))
+            for numbers in (self.rows, self.exact):
+                numbers["qjl_scale"] = numbers["qjl_scale"].T
         self.tables = len(self.rows["centroids"])
         self.bits = int(self.rows["centroids"].shape[1]).bit_length() - 1
 
@@ -70,7 +71,7 @@ class Side:
 class ExportTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        print(f"seed {SEED}", file=sys.stderr)
+        print(f"random artefacts of this run: TQ_TEST_SEED={SEED}", file=sys.stderr)
         cls.folder = tempfile.mkdtemp(prefix="tq-export-")
         cls.cases = []
         for seed in range(SEED, SEED + 6):
@@ -157,7 +158,8 @@ class ExportTest(unittest.TestCase):
                     out += integer(side.tables if side else 0)
                     for row in range(side.tables if side else 0):
                         out += integer(side.bits)
-                        out += b"".join(field(side.rows[name][row].astype("<f4").tobytes()) for name in side.names)
+                        for name in side.names:
+                            out += field(side.rows[name][row].astype("<f4").tobytes())
             self.assertEqual(text(master.attrs["sha256"]), hashlib.sha256(out).hexdigest())
 
     def test_upstream_json(self):
@@ -171,9 +173,8 @@ class ExportTest(unittest.TestCase):
                             own = os.path.join(own, f"head_{row:02}")
                         with open(os.path.join(own, f"codebook_d{d}_b{side.bits}.json")) as file:
                             book = json.load(file)
-                        self.assertEqual(
-                            sorted(book), ["bits", "boundaries", "centroids", "d", "mse_per_coord", "mse_total"]
-                        )
+                        keys_of_upstream = "bits boundaries centroids d mse_per_coord mse_total".split()
+                        self.assertEqual(sorted(book), keys_of_upstream)
                         self.assertEqual((book["d"], book["bits"]), (d, side.bits))
                         self.assertAlmostEqual(book["mse_per_coord"] * d, book["mse_total"], places=14)
                         self.assertEqual((book["boundaries"][0], book["boundaries"][-1]), (-1, 1))
@@ -193,7 +194,7 @@ class ExportTest(unittest.TestCase):
             self.assertEqual(data["version"], 1)
             self.assertEqual(data["sigma_convention"], "1/sqrt(d)")
             self.assertEqual(data["artefact_sha256"], text(master.attrs["sha256"]))
-            for name in ("recipe", "model_name", "transform_version", "codebook_version", "key_basis", "calibration"):
+            for name in ("recipe", "model_name", "transform_version", "codebook_version", "key_basis"):
                 self.assertIn(name, data)
             for index, layer, keys, values in self.layers(master):
                 own = data["layers"][f"model.layers.{index}.self_attn.attn"]
@@ -230,7 +231,9 @@ class ExportTest(unittest.TestCase):
                 for side, letter in ((keys, "k"), (values, "v")):
                     for name in side.names if side else []:
                         tensor = tensors.pop(f"layers.{index}.{letter}.{name}")
-                        rows = side.rows[name].ravel() if name == "qjl_scale" or side.tables == 1 else side.rows[name]
+                        rows = side.rows[name]
+                        if name == "qjl_scale" or side.tables == 1:
+                            rows = rows.ravel()
                         self.assertEqual(tensor.shape, rows.shape)
                         self.assert_bits(tensor, rows)
             for name, groups in (("rotation", master["rotations"]), ("sketch", master["sketches"])):
@@ -240,11 +243,12 @@ class ExportTest(unittest.TestCase):
                         continue
                     bits = np.unpackbits(group["sign_bits"][()], bitorder="little")
                     self.assert_bits(tensors.pop(f"{name}.{d}.signs"), np.where(bits, -1, 1))
-                    np.testing.assert_array_equal(tensors.pop(f"{name}.{d}.permutation"), group["permutation"][()])
+                    permutation = tensors.pop(f"{name}.{d}.permutation")
+                    np.testing.assert_array_equal(permutation, group["permutation"][()])
             self.assertEqual(tensors, {})
 
     def test_c_header(self):
-        """Compiled as C99 and C++17 with every warning an error, the arrays print the bits of the master's."""
+        """Compiled as C99 and C++17, warnings as errors, the arrays print the bits of the master's."""
         compilers = [
             ["gcc", "-xc", "-std=c99"],
             ["g++", "-xc++", "-std=c++17"],
@@ -289,8 +293,9 @@ class ExportTest(unittest.TestCase):
                 subprocess.run(
                     compiler + ["-Wall", "-Wextra", "-pedantic", "-Werror", "-o", binary, path], check=True
                 )
-                lines = subprocess.run([binary], check=True, capture_output=True, text=True).stdout.splitlines()
-                self.assertEqual({line.split()[0]: line.split()[1:] for line in lines}, wanted)
+                output = subprocess.run([binary], check=True, capture_output=True, text=True).stdout
+                printed = {line.split()[0]: line.split()[1:] for line in output.splitlines()}
+                self.assertEqual(printed, wanted)
 
 
 if __name__ == "__main__":

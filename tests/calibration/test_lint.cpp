@@ -19,9 +19,10 @@ namespace {
 // An upstream codebook file; the MSE stated is the table's times `stated`.
 std::string codebook_file(const tq::Codebook& codebook, int head_dim, double stated = 1) {
   const double mse = stated * tq::sphere_mse(codebook, head_dim);
-  return fmt::format(R"({{"centroids": [{}], "boundaries": [{}], "mse_per_coord": {}, "mse_total": {}, "d": {}, "bits": {}}})",
-                     fmt::join(codebook.centroids, ", "), fmt::join(codebook.boundaries, ", "), mse / head_dim, mse,
-                     head_dim, codebook.bits);
+  return fmt::format(
+      R"({{"centroids": [{}], "boundaries": [{}], "mse_per_coord": {}, "mse_total": {}, "d": {}, "bits": {}}})",
+      fmt::join(codebook.centroids, ", "), fmt::join(codebook.boundaries, ", "), mse / head_dim, mse,
+      head_dim, codebook.bits);
 }
 
 tq::Codebook symmetric(int bits, std::vector<double> positive) {
@@ -38,17 +39,18 @@ std::vector<LintFinding> lint(const std::string& text) {
 }
 
 std::size_t count(const std::vector<LintFinding>& findings, LintSeverity severity, const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(findings.begin(), findings.end(), [&](const LintFinding& finding) {
-    CHECK(finding.text.find('\n') == std::string::npos);
-    return finding.severity == severity && finding.text.find(text) != std::string::npos;
-  }));
+  return static_cast<std::size_t>(
+      std::count_if(findings.begin(), findings.end(), [&](const LintFinding& finding) {
+        CHECK(finding.text.find('\n') == std::string::npos);
+        return finding.severity == severity && finding.text.find(text) != std::string::npos;
+      }));
 }
 
 }  // namespace
 
 TEST_CASE("the file that upstream ships for d = 128, b = 3 stopped early") {
-  const auto findings = lint(codebook_file(
-      symmetric(3, {0.021604310642, 0.066585608047, 0.118139766997, 0.188390613802}), 128));
+  const auto findings = lint(
+      codebook_file(symmetric(3, {0.021604310642, 0.066585608047, 0.118139766997, 0.188390613802}), 128));
   REQUIRE(findings.size() == 1);
   CHECK(findings[0].severity == LintSeverity::problem);
   CHECK(findings[0].place == "t.json: key");
@@ -92,8 +94,10 @@ TEST_CASE("a table far from the optimum is a problem, one fitted to data a note"
 
 TEST_CASE("a stated error that is not the table's, and unknown keys") {
   const tq::Codebook codebook = tq::sphere_codebook(64, 2);
-  CHECK(count(lint(codebook_file(codebook, 64, 1.001)), LintSeverity::problem, "mse_total is stated as") == 1);
-  CHECK(count(lint(codebook_file(codebook, 64, 1.001)), LintSeverity::problem, "mse_per_coord is stated as") == 1);
+  CHECK(count(lint(codebook_file(codebook, 64, 1.001)), LintSeverity::problem, "mse_total is stated as") ==
+        1);
+  CHECK(count(lint(codebook_file(codebook, 64, 1.001)), LintSeverity::problem,
+              "mse_per_coord is stated as") == 1);
   CHECK(count(lint(codebook_file(codebook, 64, 1 + 1e-7)), LintSeverity::problem, "") == 0);
   const auto findings =
       lint(tq::test::replaced(codebook_file(codebook, 64), "\"bits\"", "\"qjl\": {\"a\": 1}, \"bits\""));
@@ -115,7 +119,8 @@ TEST_CASE("alpha is compared with its known values, in every format") {
     const auto findings = tq::lint_file(folder / name);
     CHECK(count(findings, LintSeverity::note, "+0.00 % from that of an orthogonal sketch") == 1);
     CHECK(count(findings, LintSeverity::note, "-36.09 % from unbiased") == 1);
-    CHECK(count(findings, LintSeverity::problem, "0.019583 is far below every useful alpha; 1.25331 divided by d?") == 1);
+    CHECK(count(findings, LintSeverity::problem,
+                "0.019583 is far below every useful alpha; 1.25331 divided by d?") == 1);
     CHECK(count(findings, LintSeverity::note, "optimal") == 4);
     CHECK(findings.size() == 6);
   }

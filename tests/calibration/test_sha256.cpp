@@ -28,6 +28,7 @@ TEST_CASE("SHA-256 does not depend on how the bytes are cut") {
 TEST_CASE("SHA-256 of a file") {
   const tq::test::TemporaryFolder folder;
   tq::test::write_text(folder / "a", std::string(1'000'000, 'a'));
-  CHECK(tq::sha256_file_hex(folder / "a") == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  CHECK(tq::sha256_file_hex(folder / "a") ==
+        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   CHECK_THROWS_AS(tq::sha256_file_hex(folder / "none"), tq::InputError);
 }

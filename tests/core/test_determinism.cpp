@@ -134,7 +134,7 @@ std::string everything(const Input& in) {
   softmax.add(scores.data(), in.rows, 0);
   bytes.add(scores);
   bytes.add(std::vector<double>{softmax.sum(), softmax.log_sum_exp(),
-                                tq::weighted_difference(scores.data(), before.data(), before.data() + in.rows, in.rows)});
+                                tq::score_products(scores.data(), before.data(), before.data() + in.rows, in.rows).weighted_difference});
   return bytes.text();
 }
 

@@ -75,9 +75,9 @@ std::vector<int> signs_of_row(const EncodedKeys& keys, std::size_t t, std::size_
   return signs;
 }
 
-// Whether a stored half is the rounding of a scale that float32 arithmetic knows to 1e-6.
-bool is_rounding(std::uint16_t stored, double exact) {
-  return std::fabs(ref::from_half(stored) - exact) <= ref::half_rounding(exact) * 1.001 + 1e-6 * std::fabs(exact);
+// Whether a stored half is the rounding of a scale that float32 arithmetic knows to `error`.
+bool is_rounding(std::uint16_t stored, double exact, double error) {
+  return std::fabs(ref::from_half(stored) - exact) <= ref::half_rounding(exact) * 1.001 + error;
 }
 
 struct Mistakes {
@@ -102,11 +102,13 @@ void check_encoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* 
     m.bytes += !std::equal(bytes.begin(), bytes.end(), keys.codes.begin() + static_cast<std::ptrdiff_t>(t * bytes.size()));
     const ref::Vector c = ref::centroids_of(book, codes);
     const ScaleRule rule = config.mode == KeyMode::prod ? ScaleRule::norm : config.scale;
-    m.scales += !is_rounding(keys.scales[t], ref::scale_of(rule, p.norms[t], p.y[t], c));
+    const double scale = ref::scale_of(rule, p.norms[t], p.y[t], c);
+    m.scales += !is_rounding(keys.scales[t], scale, 1e-6 * scale);
     if (config.mode == KeyMode::mse) continue;
     ref::Vector r(p.d);
     for (std::size_t j = 0; j < p.d; ++j) r[j] = p.y[t][j] - c[j];
-    m.residual_norms += !is_rounding(keys.residual_norms[t], p.norms[t] * ref::norm(r));
+    // r = y - c loses what y had no digits for: the error is relative to ||y|| = 1, not to ||r||.
+    m.residual_norms += !is_rounding(keys.residual_norms[t], p.norms[t] * ref::norm(r), 1e-6 * p.norms[t]);
     const ref::Vector z = ref::multiply(*sketch, r);
     const std::vector<int> signs = signs_of_row(keys, t, p.d);
     const double uncertain = kCoordinateError * std::sqrt(static_cast<double>(p.d));
@@ -392,7 +394,8 @@ TEST_CASE("extreme rows are encoded well and disturb no other row") {
       CAPTURE(t);
       CHECK(ref::cosine(decoded_row(t), row(t)) > 0.8);
     }
-    CHECK(ref::cosine(decoded_row(14), row(14)) > 0.8);
+    // A saturated scale keeps the direction in mse mode; in prod mode both parts saturate, and their proportion is lost.
+    CHECK(ref::cosine(decoded_row(14), row(14)) > (prod ? 0.5 : 0.8));
     CHECK(keys.scales[14] == 0x7bff);
     CHECK(keys.scales[23] == 0x7bff);
     CHECK(std::isnan(tq::half_to_float(keys.scales[19])));

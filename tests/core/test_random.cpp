@@ -102,6 +102,13 @@ TEST_CASE("uniform numbers are frozen, and exact multiples of 2^-53 inside (0, 1
   }
 }
 
+TEST_CASE("normal numbers are the quantiles of the uniform ones") {
+  Random normals(1, RandomStream::rotation_matrix);
+  for (const double expected : {0.44668885125660446, 0.758681200783752, -0.14040860651633605}) {
+    CHECK(normals.normal() == doctest::Approx(expected).epsilon(1e-14));
+  }
+}
+
 TEST_CASE("bits64 takes the low half first") {
   Random halves(3, RandomStream::synthetic), whole(3, RandomStream::synthetic);
   const std::uint64_t low = halves.bits32(), high = halves.bits32();

@@ -44,6 +44,16 @@ TEST_CASE("a Gaussian sketch has iid normal entries from its stream") {
   CHECK(std::fabs(square / (128 * 128) - 1) < 6 * std::sqrt(2.0 / (128 * 128)));
 }
 
+// From an implementation in Python. What a seed gives is part of every artefact that names it: these may never change.
+TEST_CASE("the sketches of seed 1 are frozen") {
+  const Sketch sketch = Sketch::make(SketchKind::orthogonal, 16, 1);
+  const tq::Rotation& rht = sketch.rht();
+  const float signs[] = {1, -1, 1, -1, 1, -1, 1, 1, -1, -1, -1, -1, -1, -1, 1, 1};
+  const std::uint16_t permutation[] = {13, 15, 2, 7, 14, 8, 12, 0, 10, 9, 6, 4, 5, 11, 1, 3};
+  CHECK(std::equal(rht.signs().begin(), rht.signs().end(), signs, signs + 16));
+  CHECK(std::equal(rht.permutation().begin(), rht.permutation().end(), permutation, permutation + 16));
+}
+
 TEST_CASE("sketches are rebuilt from what an artefact carries") {
   const Sketch orthogonal = Sketch::make(SketchKind::orthogonal, 48, 3);
   const auto signs = orthogonal.rht().signs();

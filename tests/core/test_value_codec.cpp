@@ -274,8 +274,8 @@ TEST_CASE("rotation and Lloyd-Max of Gaussian values: mean cosines") {
       CAPTURE(bits);
       const double cosine = mean_cosine(rotated_codec(bits, kind, 128, random.bits64()), x);
       CHECK(std::fabs(cosine - expected[bits - 2]) < 0.001);
-      // And the square root of one less the table's mean squared error.
-      CHECK(std::fabs(cosine - std::sqrt(1 - tq::sphere_mse(tq::sphere_codebook(128, bits), 128))) < 0.0005);
+      // Near sqrt(1 - MSE), which is above the mean: the root is concave.
+      CHECK(std::fabs(cosine - std::sqrt(1 - tq::sphere_mse(tq::sphere_codebook(128, bits), 128))) < 0.001);
     }
   }
   const double nc = mean_cosine(rotated_codec(3, RotationKind::rht, 128, 5, ScaleRule::nc), x);
