@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "calibration/artefact.h"
+#include "calibration/artefact/artefact.h"
 #include "calibration/layer_context.h"
 #include "calibration/token_split.h"
 #include "core/codec_config.h"

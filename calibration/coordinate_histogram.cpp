@@ -8,7 +8,9 @@
 namespace tq {
 
 CoordinateHistogram::CoordinateHistogram(int head_dim)
-    : head_dim_(head_dim), range_(std::min(1.0, 12 / std::sqrt(static_cast<double>(head_dim)))), counts_(kBins, 0) {}
+    : head_dim_(head_dim),
+      range_(std::min(1.0, 12 / std::sqrt(static_cast<double>(head_dim)))),
+      counts_(kBins, 0) {}
 
 void CoordinateHistogram::add(const float* coordinates, const float* norms, std::size_t rows) {
   const std::size_t d = static_cast<std::size_t>(head_dim_);
@@ -19,7 +21,8 @@ void CoordinateHistogram::add(const float* coordinates, const float* norms, std:
     if (!(norms[r] > 0)) continue;
     const float* y = coordinates + r * d;
     for (std::size_t j = 0; j < d; ++j) {
-      const float position = std::min(std::max((y[j] + offset) * bins_per_unit, 0.0f), static_cast<float>(kBins - 1));
+      const float position =
+          std::min(std::max((y[j] + offset) * bins_per_unit, 0.0f), static_cast<float>(kBins - 1));
       bins[j] = static_cast<std::int32_t>(position);
     }
     for (std::size_t j = 0; j < d; ++j) ++counts_[static_cast<std::size_t>(bins[j])];
@@ -27,7 +30,8 @@ void CoordinateHistogram::add(const float* coordinates, const float* norms, std:
 }
 
 void CoordinateHistogram::merge(const CoordinateHistogram& other) {
-  if (other.head_dim_ != head_dim_) throw std::invalid_argument("histograms of different head_dim do not merge");
+  if (other.head_dim_ != head_dim_)
+    throw std::invalid_argument("histograms of different head_dim do not merge");
   for (std::size_t i = 0; i < kBins; ++i) counts_[i] += other.counts_[i];
 }
 

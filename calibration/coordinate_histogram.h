@@ -6,9 +6,10 @@
 
 namespace tq {
 
-// Counts of the rotated, normalised coordinates y = Pi x / ||x|| of many vectors in R^d: what a Lloyd-Max table is
-// fitted to. 8192 equal bins over +-min(1, 12 / sqrt(d)), twelve standard deviations of the sphere's marginal; what
-// lies outside counts in the outermost bin. Counts are integers, so merging is exact in any order.
+// Counts of the rotated, normalised coordinates y = Pi x / ||x|| of many vectors in R^d: what a Lloyd-Max
+// table is fitted to. 8192 equal bins over +-min(1, 12 / sqrt(d)), twelve standard deviations of the sphere's
+// marginal; what lies outside counts in the outermost bin. Counts are integers, so merging is exact in any
+// order.
 class CoordinateHistogram {
  public:
   static constexpr std::size_t kBins = 8192;

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "calibration/artefact.h"
+#include "calibration/artefact/artefact.h"
 #include "calibration/evaluation.h"
 #include "calibration/layer_context.h"
 

@@ -5,9 +5,9 @@
 
 namespace tq {
 
-// A sum of doubles without rounding: a fixed-point number of 34 limbs of 64 bits, each holding 32 bits of the value
-// and 31 bits of carries (Kulisch's accumulator). Adding and merging commute and associate bit for bit, so a statistic
-// does not depend on how its samples were split between threads, blocks or processes.
+// A sum of doubles without rounding: a fixed-point number of 34 limbs of 64 bits, each holding 32 bits of the
+// value and 31 bits of carries (Kulisch's accumulator). Adding and merging commute and associate bit for bit,
+// so a statistic does not depend on how its samples were split between threads, blocks or processes.
 class ExactSum {
  public:
   // Finite values with |x| >= 2^-500 or 0 (smaller ones are dropped) and below 2^500.

@@ -54,14 +54,17 @@ double mean_cosine(const std::vector<ResidualProducts>& sample, double alpha, in
 
 double fit_alpha(AlphaTarget target, const ResidualStatistics& statistics, int head_dim) {
   switch (target) {
-    case AlphaTarget::mse: return quotient(head_dim * statistics.projected(), statistics.energy(), "mse");
-    case AlphaTarget::score: return quotient(statistics.score_projected(), statistics.score_energy(), "score");
+    case AlphaTarget::mse:
+      return quotient(head_dim * statistics.projected(), statistics.energy(), "mse");
+    case AlphaTarget::score:
+      return quotient(statistics.score_projected(), statistics.score_energy(), "score");
     case AlphaTarget::cos: {
       const std::vector<ResidualProducts> sample = statistics.sample();
       if (sample.empty()) throw InputError("no residual to fit the cos alpha to");
       return golden_section_maximum(sample, head_dim);
     }
-    case AlphaTarget::unbiased: break;
+    case AlphaTarget::unbiased:
+      break;
   }
   return kUnbiasedAlpha;
 }

@@ -5,9 +5,9 @@
 
 namespace tq {
 
-// Lloyd-Max on a histogram whose bins are taken as uniform: minimises E (y - c[i(y)])^2 from the sphere's table as
-// start, until no centroid moves by more than 1e-10. Cells that no sample falls into keep their place between their
-// neighbours. Throws InputError when the histogram is empty.
+// Lloyd-Max on a histogram whose bins are taken as uniform: minimises E (y - c[i(y)])^2 from the sphere's
+// table as start, until no centroid moves by more than 1e-10. Cells that no sample falls into keep their
+// place between their neighbours. Throws InputError when the histogram is empty.
 Codebook fit_codebook(const CoordinateHistogram& histogram, int bits);
 
 }  // namespace tq

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "calibration/artefact.h"
+#include "calibration/artefact/artefact.h"
 
 namespace tq {
 

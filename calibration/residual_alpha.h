@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "calibration/artefact.h"
+#include "calibration/artefact/artefact.h"
 #include "calibration/calibrate.h"
 #include "calibration/layer_context.h"
 

@@ -8,13 +8,14 @@
 
 namespace tq {
 
-// What alpha is fitted to. All parts merge exactly in any order: the sums have no rounding, and the sample of rows is
-// the kSample rows of smallest hash, whoever saw them.
+// What alpha is fitted to. All parts merge exactly in any order: the sums have no rounding, and the sample of
+// rows is the kSample rows of smallest hash, whoever saw them.
 class ResidualStatistics {
  public:
   static constexpr std::size_t kSample = 32768;
 
-  // `row` identifies the vector in its layer (kv head and token), so that the sample does not depend on the order.
+  // `row` identifies the vector in its layer (kv head and token), so that the sample does not depend on the
+  // order.
   void add(const ResidualProducts& products, std::uint64_t row);
   // Sums over queries of a b and b^2 for one key: a = <q,r>, b = <q,r^> at alpha = 1.
   void add_scores(double ab, double bb);

@@ -7,8 +7,8 @@ namespace tq {
 // Which tokens a table is fitted on and which it is judged on. Blocks, not single tokens: neighbours resemble
 // each other, and a held-out token beside a fitted one would flatter the table.
 enum class Holdout {
-  tail,  // the first half of the capture fits, the second judges: also tests whether the fit survives a
-         // change of position or document
+  tail,    // the first half of the capture fits, the second judges: also tests whether the fit survives a
+           // change of position or document
   blocks,  // blocks alternate: for captures of many documents in one stream
 };
 

@@ -53,8 +53,7 @@ void add_codec_options(CommandLine& line, AlphaTarget default_alpha) {
       "value-bits", number(3, "B"), "rotated 1..8; group 2, 3, 4 or 8")(
       "group-size", number(32, "N"), "coordinates that share a scale, in group mode")(
       "rotation", text("rht", "KIND"), "rht (Hadamard, random signs and permutation) or qr (dense)")(
-      "seed", text("0", "N"),
-      "of the rotation and the sketch");
+      "seed", text("0", "N"), "of the rotation and the sketch");
 }
 
 CodecOptions read_codec_options(const CommandLine& line) {

@@ -2,8 +2,8 @@
 
 #include <filesystem>
 
-#include "calibration/export.h"
-#include "calibration/lint.h"
+#include "calibration/artefact/export.h"
+#include "calibration/artefact/lint.h"
 #include "core/error.h"
 #include "experiments/calibration_run.h"
 #include "experiments/command_line.h"

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
-#include "calibration/artefact.h"
-#include "calibration/export.h"
+#include "calibration/artefact/artefact.h"
+#include "calibration/artefact/export.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 

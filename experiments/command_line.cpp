@@ -46,17 +46,17 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
       return false;
     }
     source = command_ + ": environment (TQ_...)";
-    po::store(po::parse_environment(options_,
-                                    [&](const std::string& variable) -> std::string {
-                                      if (variable.rfind("TQ_", 0) != 0) return "";
-                                      std::string name = variable.substr(3);
-                                      std::transform(
-                                          name.begin(), name.end(), name.begin(), [](unsigned char c) {
-                                            return c == '_' ? '-' : static_cast<char>(std::tolower(c));
-                                          });
-                                      const bool known = !name.empty() && options_.find_nothrow(name, false) != nullptr;
-                                      return known ? name : "";
-                                    }),
+    po::store(po::parse_environment(
+                  options_,
+                  [&](const std::string& variable) -> std::string {
+                    if (variable.rfind("TQ_", 0) != 0) return "";
+                    std::string name = variable.substr(3);
+                    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
+                      return c == '_' ? '-' : static_cast<char>(std::tolower(c));
+                    });
+                    const bool known = !name.empty() && options_.find_nothrow(name, false) != nullptr;
+                    return known ? name : "";
+                  }),
               values_);
     if (values_.count("config") != 0) {
       source = values_["config"].as<std::string>();

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "calibration/lint.h"
+#include "calibration/artefact/lint.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 

@@ -95,7 +95,8 @@ int run(int argc, char** argv) {
 }  // namespace tq
 
 int main(int argc, char** argv) {
-  // Blocks of a few megabytes come and go with every step; giving them back to the system each time costs page faults.
+  // Blocks of a few megabytes come and go with every step; giving them back to the system each time costs
+  // page faults.
   mallopt(M_MMAP_THRESHOLD, 64 << 20);
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
   spdlog::set_default_logger(spdlog::stderr_color_st("tq"));

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "calibration/artefact.h"
+#include "calibration/artefact/artefact.h"
 #include "calibration/evaluate_capture.h"
 
 // Results as tables for people and JSON for programs. A metric that could not be measured is "-" and null.

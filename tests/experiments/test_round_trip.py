@@ -100,14 +100,8 @@ class RoundTrip(unittest.TestCase):
             evaluated = TQ.json("eval", "--capture", SAMPLE, "--artefact", artefact)
             for format_name in WHOLE_FORMATS:
                 with self.subTest(codec=codec, format=format_name):
-                    # A whole upstream-json export has one table a layer.
                     first, back, second = (self.path(f"{codec}.{format_name}.{step}") for step in "123")
-                    exported = TQ.run("export", "--artefact", artefact, "--format", format_name, "--out", first)
-                    if codec == "heads" and exported.code == 2:
-                        self.assertRegex(exported.err, r"\Atq: [^\n]*head[^\n]*\n\Z")
-                        self.assertFalse(os.path.exists(first))
-                        continue
-                    self.assertEqual(exported.code, 0, exported.err)
+                    TQ.succeed("export", "--artefact", artefact, "--format", format_name, "--out", first)
                     TQ.succeed("import", first, "--out", back)
                     self.assert_same_tables(tables_of(artefact), tables_of(back))
                     TQ.succeed("export", "--artefact", back, "--format", format_name, "--out", second)
@@ -151,9 +145,14 @@ class RoundTrip(unittest.TestCase):
             book["boundaries"][1:-1] = np.convolve(book["centroids"], [0.5, 0.5], "valid").tolist()
 
         def coarse(book):
+            # Evenly spaced, and honest about its error.
             book["centroids"] = np.linspace(-0.35, 0.35, 8).tolist()
             book["boundaries"][1:-1] = np.convolve(book["centroids"], [0.5, 0.5], "valid").tolist()
-            del book["mse_total"], book["mse_per_coord"]
+            y = np.linspace(-1, 1, 200001)
+            density = (1 - y**2) ** ((128 - 3) / 2)
+            errors = np.min(np.abs(y[:, None] - book["centroids"]), axis=1) ** 2
+            book["mse_per_coord"] = errors @ density / density.sum()
+            book["mse_total"] = 128 * book["mse_per_coord"]
 
         def misstated(book):
             book["mse_total"] /= 2

@@ -1,0 +1,333 @@
+#include <cmath>
+#include <optional>
+#include <set>
+
+#include "calibration/artefact/artefact.h"
+#include "calibration/artefact/artefact_layout.h"
+#include "calibration/artefact/digest.h"
+#include "calibration/artefact/export_formats.h"
+#include "calibration/artefact/input_file.h"
+#include "core/error.h"
+#include "datasets/hdf5.h"
+
+namespace tq {
+namespace {
+
+using hdf5::Object;
+
+constexpr std::size_t kMaxTableValues = std::size_t{1} << 21;   // 4,096 heads of 8 bits and more
+constexpr std::size_t kMaxMatrixValues = std::size_t{1} << 20;  // d = 1024
+
+std::string list_names(const std::set<std::string>& names) {
+  return names.empty() ? "nothing" : fmt::format("{}", fmt::join(names, ", "));
+}
+
+// Every child is one of `known`, and none of them is missing.
+void require_children(const Object& group, const std::set<std::string>& known) {
+  std::set<std::string> found;
+  for (const std::string& name : hdf5::child_names(group, kMaxLayers + 1)) {
+    if (!known.contains(name)) {
+      throw InputError("{}: '{}' is not part of the format; {} is", group.where(), printable(name),
+                       list_names(known));
+    }
+    found.insert(name);
+  }
+  for (const std::string& name : known) {
+    if (!found.contains(name)) throw InputError("{}: '{}' is missing", group.where(), name);
+  }
+}
+
+// No attribute beyond `known`; the readers below find those that are missing. By count, because HDF5 1.10
+// crashes while it lists the names of damaged attributes.
+void require_attributes(const Object& object, const std::set<std::string>& known) {
+  H5O_info_t info;
+  if (H5Oget_info2(object.id(), &info, H5O_INFO_NUM_ATTRS) < 0) {
+    throw InputError("{}: cannot be examined; the file is damaged", object.where());
+  }
+  hsize_t present = 0;
+  for (const std::string& name : known) present += hdf5::has_attribute(object, name) ? 1 : 0;
+  if (info.num_attrs != present) {
+    throw InputError("{}: has {} attributes that are not part of the format; {} are", object.where(),
+                     info.num_attrs - present, list_names(known));
+  }
+}
+
+int read_int(const Object& object, const std::string& name, int lowest, int highest) {
+  const std::int64_t value = hdf5::read_int64_attribute(object, name);
+  if (value < lowest || value > highest) {
+    throw InputError("{}: attribute '{}' is {}; {} to {} is wanted", object.where(), name, value, lowest,
+                     highest);
+  }
+  return static_cast<int>(value);
+}
+
+template <typename Enum>
+Enum read_enum(const Object& object, const std::string& name) {
+  const std::string text = hdf5::read_string_attribute(object, name);
+  try {
+    return parse_choice<Enum>(name, printable(text));
+  } catch (const UsageError& error) {
+    throw InputError("{}: {}", object.where(), error.what());
+  }
+}
+
+// The float64 values of `name`, which must round to the float32 values beside them.
+hdf5::Array<double> read_numbers(const Object& group, const std::string& name,
+                                 const hdf5::Extents& expected) {
+  const auto single = hdf5::read_array<float>(group, name, expected, kMaxTableValues);
+  auto exact = hdf5::read_array<double>(group, name + "_f64", single.extents, kMaxTableValues);
+  for (std::size_t i = 0; i < exact.values.size(); ++i) {
+    if (!std::isfinite(single.values[i]) || !std::isfinite(exact.values[i])) {
+      throw InputError("{}: {}: element {} is not finite", group.where(), name, i);
+    }
+    if (static_cast<float>(exact.values[i]) != single.values[i]) {
+      throw InputError(
+          "{}: {}: element {} is {} as float32 and {} as float64, which rounds to another float32",
+          group.where(), name, i, single.values[i], exact.values[i]);
+    }
+  }
+  return exact;
+}
+
+// One table, or one a KV head.
+std::vector<Codebook> read_codebooks(const Object& group, int bits, int num_kv_heads) {
+  const std::size_t size = std::size_t{1} << bits;
+  const auto heads = static_cast<std::size_t>(num_kv_heads);
+  const bool per_head =
+      hdf5::extents_of(hdf5::open_dataset(group, "centroids", 4 * kMaxTableValues)).size() == 2;
+  const auto expected = [&](std::size_t width) {
+    return per_head ? hdf5::Extents{heads, width} : hdf5::Extents{width};
+  };
+  const std::vector<double> centroids = read_numbers(group, "centroids", expected(size)).values;
+  const std::vector<double> boundaries = read_numbers(group, "boundaries", expected(size + 1)).values;
+  const auto row = [](const std::vector<double>& all, std::size_t index, std::size_t width) {
+    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(index * width);
+    return std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(width));
+  };
+  std::vector<Codebook> codebooks;
+  for (std::size_t i = 0; i < (per_head ? heads : 1); ++i) {
+    codebooks.push_back({bits, row(centroids, i, size), row(boundaries, i, size + 1)});
+  }
+  return codebooks;
+}
+
+void read_key(const Object& group, LayerArtefact& layer) {
+  require_children(
+      group, {"centroids", "centroids_f64", "boundaries", "boundaries_f64", "qjl_scale", "qjl_scale_f64"});
+  layer.key.mode = read_enum<KeyMode>(group, "mode");
+  layer.key.bits = read_int(group, "bits", layer.key.mode == KeyMode::prod ? 2 : 1, 8);
+  if (layer.key.mode == KeyMode::prod) {
+    require_attributes(group, {"mode", "bits", "sketch"});
+    layer.key.sketch = read_enum<SketchKind>(group, "sketch");
+  } else {
+    require_attributes(group, {"mode", "bits", "scale"});
+    layer.key.scale = read_enum<ScaleRule>(group, "scale");
+  }
+  std::vector<Codebook> codebooks = read_codebooks(group, layer.key.table_bits(), layer.num_kv_heads);
+  const std::vector<double> scales = read_numbers(group, "qjl_scale", {codebooks.size()}).values;
+  for (const char* name : {"qjl_scale", "qjl_scale_f64"}) {
+    const Object dataset = hdf5::open_dataset(group, name, 8 * kMaxTableValues);
+    require_attributes(dataset, {"convention"});
+    if (hdf5::read_string_attribute(dataset, "convention") != "alpha") {
+      throw InputError("{}: attribute 'convention' must be 'alpha', the bare coefficient", dataset.where());
+    }
+  }
+  for (std::size_t i = 0; i < codebooks.size(); ++i) {
+    layer.key_tables.push_back({std::move(codebooks[i]), scales[i]});
+  }
+}
+
+void read_value(const Object& group, LayerArtefact& layer) {
+  layer.value.mode = read_enum<ValueMode>(group, "mode");
+  layer.value.bits = read_int(group, "bits", 1, 8);
+  if (layer.value.mode == ValueMode::group) {
+    require_children(group, {});
+    require_attributes(group, {"mode", "bits", "group_size"});
+    layer.value.group_size = read_int(group, "group_size", 1, 1024);
+    return;
+  }
+  require_children(group, {"centroids", "centroids_f64", "boundaries", "boundaries_f64"});
+  require_attributes(group, {"mode", "bits", "scale"});
+  layer.value.scale = read_enum<ScaleRule>(group, "scale");
+  layer.value_tables = read_codebooks(group, layer.value.bits, layer.num_kv_heads);
+}
+
+std::optional<double> read_score(double stored, const Object& group) {
+  if (std::isinf(stored)) throw InputError("{}: a score is infinite", group.where());
+  return std::isnan(stored) ? std::nullopt : std::optional(stored);
+}
+
+TableMetrics read_metrics(const double* scores, const Object& group) {
+  const auto relative_mse = read_score(scores[0], group), cosine = read_score(scores[1], group);
+  if (!relative_mse || !cosine) throw InputError("{}: relative_mse or cosine is not a number", group.where());
+  return {.relative_mse = *relative_mse,
+          .cosine = *cosine,
+          .softmax_kl = read_score(scores[2], group),
+          .top1_agreement = read_score(scores[3], group),
+          .output_error = read_score(scores[4], group)};
+}
+
+GateRecord read_gate(const Object& group) {
+  require_attributes(group, {"kept", "reason"});
+  GateRecord gate;
+  gate.kept = read_int(group, "kept", 0, static_cast<int>(kMaxCandidates) - 1);
+  gate.reason = hdf5::read_string_attribute(group, "reason");
+  if (hdf5::child_names(group).empty()) return gate;
+  require_children(group, {"scores"});
+  const auto scores =
+      hdf5::read_array<double>(group, "scores", {hdf5::kAnyExtent, kScoreParts, kScoreMetrics},
+                               kMaxCandidates * kScoreParts * kScoreMetrics);
+  const Object dataset = hdf5::open_dataset(group, "scores", 8 * kMaxTableValues);
+  std::set<std::string> attributes{"parts", "metrics"};
+  for (std::size_t i = 0; i < scores.extents[0]; ++i) {
+    const double* own = scores.values.data() + i * kScoreParts * kScoreMetrics;
+    attributes.insert(candidate_name(i));
+    gate.candidates.push_back({.name = hdf5::read_string_attribute(dataset, candidate_name(i)),
+                               .fit = read_metrics(own, group),
+                               .held_out = read_metrics(own + kScoreMetrics, group)});
+  }
+  require_attributes(dataset, attributes);
+  if (hdf5::read_string_attribute(dataset, "parts") != kScorePartNames ||
+      hdf5::read_string_attribute(dataset, "metrics") != kScoreMetricNames) {
+    throw InputError("{}: attributes 'parts' and 'metrics' must be '{}' and '{}'", dataset.where(),
+                     kScorePartNames, kScoreMetricNames);
+  }
+  return gate;
+}
+
+std::vector<float> read_matrix(const Object& group, std::size_t d) {
+  auto matrix = hdf5::read_array<float>(group, "matrix", {d, d}, kMaxMatrixValues).values;
+  for (std::size_t i = 0; i < matrix.size(); ++i) {
+    if (!std::isfinite(matrix[i])) throw InputError("{}: matrix: element {} is not finite", group.where(), i);
+  }
+  return matrix;
+}
+
+std::uint64_t read_seed(const Object& group) {
+  const std::string text = hdf5::read_string_attribute(group, "seed");
+  const auto seed = parse_integer<std::uint64_t>(text);
+  if (!seed)
+    throw InputError("{}: attribute 'seed' must be an integer from 0 to 2^64 - 1 as text", group.where());
+  return *seed;
+}
+
+// A Rotation or Sketch. `rht` is the kind that is stored as signs and a permutation.
+template <typename ObjectType, typename Kind>
+ObjectType read_object(const Object& group, int head_dim, Kind rht) {
+  require_attributes(group, {"kind", "seed"});
+  const auto kind = read_enum<Kind>(group, "kind");
+  const std::uint64_t seed = read_seed(group);
+  const auto d = static_cast<std::size_t>(head_dim);
+  const bool is_rht = kind == rht;
+  require_children(
+      group, is_rht ? std::set<std::string>{"sign_bits", "permutation"} : std::set<std::string>{"matrix"});
+  std::vector<float> values;
+  std::vector<std::uint16_t> permutation;
+  if (is_rht) {
+    const auto bytes = hdf5::read_array<std::uint8_t>(group, "sign_bits", {d / 8}, d).values;
+    for (std::size_t i = 0; i < d; ++i) values.push_back((bytes[i / 8] >> (i % 8) & 1) != 0 ? -1.0f : 1.0f);
+    permutation = hdf5::read_array<std::uint16_t>(group, "permutation", {d}, d).values;
+  } else {
+    values = read_matrix(group, d);
+  }
+  try {
+    return is_rht ? ObjectType::from_signs(std::move(values), std::move(permutation), seed)
+                  : ObjectType::from_matrix(std::move(values), seed);
+  } catch (const InputError& error) {
+    throw InputError("{}: {}", group.where(), error.what());
+  }
+}
+
+template <typename ObjectType, typename Kind>
+std::map<int, ObjectType> read_objects(const Object& root, const std::string& name, Kind rht) {
+  const Object group = hdf5::open_group(root, name);
+  std::map<int, ObjectType> objects;
+  for (const std::string& child : hdf5::child_names(group, kMaxLayers)) {
+    const int head_dim = parse_integer<int>(child).value_or(0);
+    if (std::to_string(head_dim) != child || head_dim < 16 || head_dim > 1024 || head_dim % 8 != 0) {
+      throw InputError("{}: '{}' is not a head dimension, a multiple of 8 from 16 to 1024", group.where(),
+                       printable(child));
+    }
+    objects.emplace(head_dim, read_object<ObjectType>(hdf5::open_group(group, child), head_dim, rht));
+  }
+  return objects;
+}
+
+Provenance read_provenance(const Object& root) {
+  const Object group = hdf5::open_group(root, "provenance");
+  require_children(group, {});
+  require_attributes(group, {"tool_version", "command_line", "utc_time", "capture_name", "capture_sha256",
+                             "model", "fit_tokens", "held_out_tokens"});
+  return {.tool_version = hdf5::read_string_attribute(group, "tool_version"),
+          .command_line = hdf5::read_string_attribute(group, "command_line"),
+          .utc_time = hdf5::read_string_attribute(group, "utc_time"),
+          .capture_name = hdf5::read_string_attribute(group, "capture_name"),
+          .capture_sha256 = hdf5::read_string_attribute(group, "capture_sha256"),
+          .model = hdf5::read_string_attribute(group, "model"),
+          .fit_tokens = hdf5::read_int64_attribute(group, "fit_tokens"),
+          .held_out_tokens = hdf5::read_int64_attribute(group, "held_out_tokens")};
+}
+
+LayerArtefact read_layer(const Object& group) {
+  require_children(group, {"key", "value", "metrics"});
+  require_attributes(group, {"head_dim", "num_kv_heads"});
+  LayerArtefact layer;
+  layer.head_dim = read_int(group, "head_dim", 16, 1024);
+  layer.num_kv_heads = read_int(group, "num_kv_heads", 1, kMaxHeads);
+  read_key(hdf5::open_group(group, "key"), layer);
+  read_value(hdf5::open_group(group, "value"), layer);
+  const Object metrics = hdf5::open_group(group, "metrics");
+  require_children(metrics, {"key", "value"});
+  layer.key_gate = read_gate(hdf5::open_group(metrics, "key"));
+  layer.value_gate = read_gate(hdf5::open_group(metrics, "value"));
+  return layer;
+}
+
+}  // namespace
+
+Artefact read_artefact(const std::string& path) {
+  const hdf5::File file = hdf5::open_for_reading(path);
+  const Object& root = file.root();
+  if (!hdf5::has_attribute(root, "format") ||
+      hdf5::read_string_attribute(root, "format") != kArtefactFormat) {
+    throw InputError("{}: not an artefact: the attribute 'format' is not '{}'", root.where(),
+                     kArtefactFormat);
+  }
+  const std::int64_t version = hdf5::read_int64_attribute(root, "format_version");
+  if (version != kArtefactVersion) {
+    throw InputError("{}: format_version {} is unknown; this program reads {}", root.where(), version,
+                     kArtefactVersion);
+  }
+  require_attributes(root, {"format", "format_version", "codec", "num_layers", "num_q_heads", "key_basis",
+                            "softmax_scale", "sha256"});
+  require_children(root, {"provenance", "rotations", "sketches", "layers"});
+
+  Artefact artefact;
+  artefact.num_q_heads = read_int(root, "num_q_heads", 1, kMaxHeads);
+  artefact.key_basis = hdf5::read_string_attribute(root, "key_basis");
+  if (hdf5::has_attribute(root, "softmax_scale")) {
+    artefact.softmax_scale = hdf5::read_double_attribute(root, "softmax_scale");
+  }
+  artefact.provenance = read_provenance(root);
+  artefact.rotations = read_objects<Rotation>(root, "rotations", RotationKind::rht);
+  artefact.sketches = read_objects<Sketch>(root, "sketches", SketchKind::orthogonal);
+
+  const auto count = static_cast<std::size_t>(read_int(root, "num_layers", 1, static_cast<int>(kMaxLayers)));
+  const Object layers = hdf5::open_group(root, "layers");
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < count; ++i) names.insert(layer_name(i));
+  require_children(layers, names);
+  for (const std::string& name : names) artefact.layers.push_back(read_layer(hdf5::open_group(layers, name)));
+
+  validate(artefact, path);
+  if (hdf5::read_string_attribute(root, "codec") != describe_codec(artefact)) {
+    throw InputError("{}: attribute 'codec' must be '{}'", root.where(), describe_codec(artefact));
+  }
+  if (hdf5::read_string_attribute(root, "sha256") != artefact_digest(artefact)) {
+    throw InputError("{}: the content does not have the digest in 'sha256'; the file was edited or damaged",
+                     root.where());
+  }
+  return artefact;
+}
+
+}  // namespace tq

@@ -1,0 +1,136 @@
+#include "calibration/artefact/digest.h"
+
+#include <bit>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "calibration/artefact/sha256.h"
+#include "calibration/artefact/table_checks.h"
+
+namespace tq {
+namespace {
+
+class FieldHash {
+ public:
+  void text(std::string_view value) {
+    length(value.size());
+    hash_.update(value.data(), value.size());
+  }
+  void integer(std::int64_t value) {
+    length(8);
+    little_endian(static_cast<std::uint64_t>(value), 8);
+  }
+  void optional_number(const std::optional<double>& value) {
+    length(value ? 8 : 0);
+    if (value) little_endian(std::bit_cast<std::uint64_t>(*value), 8);
+  }
+  void numbers(std::span<const float> values) {
+    length(4 * values.size());
+    for (const float value : values) little_endian(std::bit_cast<std::uint32_t>(value), 4);
+  }
+  void numbers(std::span<const std::uint16_t> values) {
+    length(2 * values.size());
+    for (const std::uint16_t value : values) little_endian(value, 2);
+  }
+  std::string finish() { return to_hex(hash_.finish()); }
+
+ private:
+  void length(std::size_t bytes) { little_endian(bytes, 8); }
+  void little_endian(std::uint64_t value, int bytes) {
+    std::uint8_t out[8];
+    for (int i = 0; i < bytes; ++i) out[i] = static_cast<std::uint8_t>(value >> (8 * i));
+    hash_.update(out, static_cast<std::size_t>(bytes));
+  }
+
+  Sha256 hash_;
+};
+
+void add(FieldHash& hash, const Rotation& rotation) {
+  hash.text(to_string(rotation.kind()));
+  hash.integer(rotation.head_dim());
+  hash.numbers(rotation.signs());
+  hash.numbers(rotation.permutation());
+  hash.numbers(rotation.matrix());
+}
+
+void add(FieldHash& hash, const Sketch& sketch) {
+  hash.text(to_string(sketch.kind()));
+  hash.integer(sketch.head_dim());
+  if (sketch.kind() == SketchKind::orthogonal) {
+    hash.numbers(sketch.rht().signs());
+    hash.numbers(sketch.rht().permutation());
+  } else {
+    hash.numbers(sketch.matrix());
+  }
+}
+
+void add(FieldHash& hash, const Codebook& codebook) {
+  hash.integer(codebook.bits);
+  hash.numbers(to_float32(codebook.centroids));
+  hash.numbers(to_float32(codebook.boundaries));
+}
+
+// Only the fields that the mode uses: the others do not reach a decoder.
+void add(FieldHash& hash, const KeyConfig& key) {
+  hash.text(to_string(key.mode));
+  hash.integer(key.bits);
+  hash.text(key.mode == KeyMode::prod ? to_string(key.sketch) : to_string(key.scale));
+}
+
+void add(FieldHash& hash, const ValueConfig& value) {
+  hash.text(to_string(value.mode));
+  hash.integer(value.bits);
+  if (value.mode == ValueMode::group) {
+    hash.integer(value.group_size);
+  } else {
+    hash.text(to_string(value.scale));
+  }
+}
+
+}  // namespace
+
+std::string rotation_digest(const Rotation& rotation) {
+  FieldHash hash;
+  hash.text("turboquant-rotation");
+  add(hash, rotation);
+  return hash.finish();
+}
+
+std::string sketch_digest(const Sketch& sketch) {
+  FieldHash hash;
+  hash.text("turboquant-sketch");
+  add(hash, sketch);
+  return hash.finish();
+}
+
+std::string artefact_digest(const Artefact& artefact) {
+  FieldHash hash;
+  hash.text("turboquant-artefact");
+  hash.integer(1);  // of this serialisation
+  hash.integer(artefact.num_q_heads);
+  hash.text(artefact.key_basis);
+  hash.optional_number(artefact.softmax_scale);
+  hash.integer(static_cast<std::int64_t>(artefact.rotations.size()));
+  for (const auto& [head_dim, rotation] : artefact.rotations) add(hash, rotation);
+  hash.integer(static_cast<std::int64_t>(artefact.sketches.size()));
+  for (const auto& [head_dim, sketch] : artefact.sketches) add(hash, sketch);
+  hash.integer(static_cast<std::int64_t>(artefact.layers.size()));
+  for (const LayerArtefact& layer : artefact.layers) {
+    hash.integer(layer.head_dim);
+    hash.integer(layer.num_kv_heads);
+    add(hash, layer.key);
+    add(hash, layer.value);
+    hash.integer(static_cast<std::int64_t>(layer.key_tables.size()));
+    for (const KeyTables& tables : layer.key_tables) {
+      add(hash, tables.codebook);
+      hash.numbers(to_float32({tables.qjl_scale}));
+    }
+    hash.integer(static_cast<std::int64_t>(layer.value_tables.size()));
+    for (const Codebook& codebook : layer.value_tables) add(hash, codebook);
+  }
+  return hash.finish();
+}
+
+}  // namespace tq

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "calibration/artefact/artefact.h"
+
+namespace tq::test {
+
+// A valid artefact with random tables, configurations, head dimensions and metrics. Everything follows from
+// the seed.
+Artefact random_artefact(std::uint64_t seed);
+
+// Two layers of d = 64 with the data-free tables: prod keys of 3 bits (orthogonal sketch), rotated values of
+// 3 bits.
+Artefact plain_artefact();
+
+bool same_content(const Artefact& a, const Artefact& b);
+
+// A folder of its own for one test, removed with it.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string read_text(const std::string& path);
+void write_text(const std::string& path, const std::string& text);
+// The text with the one occurrence of `from` replaced; throws std::logic_error where there is none.
+std::string replaced(std::string text, const std::string& from, const std::string& to);
+
+}  // namespace tq::test

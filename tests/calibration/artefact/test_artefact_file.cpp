@@ -1,0 +1,100 @@
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "calibration/artefact/artefact.h"
+#include "calibration/artefact/table_checks.h"
+#include "core/error.h"
+#include "tests/calibration/artefact/artefact_samples.h"
+#include "tests/support/test_seed.h"
+
+using tq::test::plain_artefact;
+using tq::test::TemporaryFolder;
+
+TEST_CASE("an artefact reads back as it was written") {
+  const TemporaryFolder folder;
+  tq::Random random = tq::test::test_random(1);
+  for (int i = 0; i < 30; ++i) {
+    const std::uint64_t seed = random.bits64();
+    CAPTURE(seed);
+    const tq::Artefact artefact = tq::test::random_artefact(seed);
+    tq::write_artefact(artefact, folder / "a.tq.h5");
+    CHECK(tq::test::same_content(tq::read_artefact(folder / "a.tq.h5"), artefact));
+  }
+}
+
+TEST_CASE("the same artefact is the same file at another time") {
+  const TemporaryFolder folder;
+  const tq::Artefact artefact = tq::test::random_artefact(11);
+  tq::write_artefact(artefact, folder / "a");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // HDF5 counts seconds
+  tq::write_artefact(artefact, folder / "b");
+  CHECK(tq::test::read_text(folder / "a") == tq::test::read_text(folder / "b"));
+}
+
+TEST_CASE("an artefact that cannot be written leaves nothing, and the old file as it was") {
+  const TemporaryFolder folder;
+  tq::Artefact artefact = plain_artefact();
+  tq::write_artefact(artefact, folder / "a");
+  const std::string before = tq::test::read_text(folder / "a");
+  artefact.layers[0].key_tables[0].qjl_scale = 3;
+  CHECK_THROWS_AS(tq::write_artefact(artefact, folder / "a"), tq::InputError);
+  CHECK(tq::test::read_text(folder / "a") == before);
+  CHECK(std::distance(std::filesystem::directory_iterator(folder / ""), {}) == 1);
+  CHECK_THROWS_AS(tq::write_artefact(plain_artefact(), folder / "none/a"), tq::SystemError);
+}
+
+TEST_CASE("a file that is not a whole artefact is an input error of one line") {
+  const TemporaryFolder folder;
+  const auto error_of = [&](const std::string& bytes) -> std::string {
+    tq::test::write_text(folder / "x", bytes);
+    try {
+      tq::read_artefact(folder / "x");
+    } catch (const tq::InputError& error) {
+      CHECK(std::string(error.what()).starts_with(folder / "x"));
+      CHECK(std::string(error.what()).find('\n') == std::string::npos);
+      return error.what();
+    }
+    return "";
+  };
+  CHECK_THROWS_AS(tq::read_artefact(folder / "none"), tq::InputError);
+  CHECK(error_of("") != "");
+  CHECK(error_of("text") != "");
+
+  tq::write_artefact(plain_artefact(), folder / "a");
+  const std::string whole = tq::test::read_text(folder / "a");
+  CHECK(error_of(whole) == "");
+  for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 50) {
+    CAPTURE(size);
+    CHECK(error_of(whole.substr(0, size)) != "");
+  }
+}
+
+// Damage to HDF5's own structures is left to the library, which does not survive all of it (1.10 reads freed
+// memory where an attribute's header is damaged).
+TEST_CASE("a damaged byte of the content is found") {
+  const TemporaryFolder folder;
+  const tq::Artefact artefact = plain_artefact();
+  tq::write_artefact(artefact, folder / "a");
+  const std::string whole = tq::test::read_text(folder / "a");
+  const auto flip_every_byte_of = [&](const void* data, std::size_t bytes) {
+    const std::size_t begin = whole.find(std::string(static_cast<const char*>(data), bytes));
+    REQUIRE(begin != whole.npos);
+    for (std::size_t at = begin; at < begin + bytes; ++at) {
+      CAPTURE(at);
+      std::string damaged = whole;
+      damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+      tq::test::write_text(folder / "x", damaged);
+      CHECK_THROWS_AS(tq::read_artefact(folder / "x"), tq::InputError);
+    }
+  };
+  const tq::Codebook& codebook = artefact.layers[0].key_tables[0].codebook;
+  const std::vector<float> centroids = tq::to_float32(codebook.centroids);
+  const std::vector<float> boundaries = tq::to_float32(codebook.boundaries);
+  const auto permutation = artefact.rotations.at(64).permutation();
+  flip_every_byte_of(centroids.data(), centroids.size() * sizeof(float));
+  flip_every_byte_of(boundaries.data(), boundaries.size() * sizeof(float));
+  flip_every_byte_of(permutation.data(), permutation.size_bytes());
+}
