@@ -22,8 +22,8 @@ TEXT
 # libboost-program-options-dev brings all of Boost's headers, Boost.Math's among them.
 readonly build_packages=(
   g++ cmake ninja-build
-  libeigen3-dev libboost-program-options-dev libhdf5-dev doctest-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
-  libhwy-dev
+  libeigen3-dev libboost-program-options-dev libhdf5-dev libdeflate-dev doctest-dev nlohmann-json3-dev libfmt-dev
+  libspdlog-dev libhwy-dev
 )
 # The trusted other side of the tests of file formats.
 readonly test_packages=(python3 python3-numpy python3-h5py)

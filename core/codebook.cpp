@@ -155,8 +155,7 @@ Codebook sphere_codebook(int head_dim, int bits) {
     const std::vector<double> t = half_boundaries(c);
     for (std::size_t i = 0; i < half; ++i) c[i] = marginal.conditional_mean(t[i], t[i + 1]);
   }
-  constexpr int kMostSteps =
-      100;  // about ten suffice; the density is log-concave, so the solution is unique
+  constexpr int kMostSteps = 100;  // about ten suffice; the density is log-concave, so the solution is unique
   double previous = 1;
   for (int iteration = 0; iteration < kMostSteps; ++iteration) {
     const std::vector<double> step = newton_step(marginal, c);

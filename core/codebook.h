@@ -46,8 +46,9 @@ double sphere_mse(const Codebook& codebook, int head_dim);
 // Largest |c_i - E(y | cell i)| over the cells: 0 for a converged Lloyd-Max table with midpoint boundaries.
 double sphere_centroid_residual(const Codebook& codebook, int head_dim);
 
-// alpha = sqrt(pi/2): <q, r^> is unbiased for a Gaussian sketch (arXiv:2406.03482, Definition 3.1). The double that
-// sqrt(pi / 2) evaluates to, one unit in the last place below the nearest one: bit-exact with upstream's default.
+// alpha = sqrt(pi/2): <q, r^> is unbiased for a Gaussian sketch (arXiv:2406.03482, Definition 3.1). The
+// double that sqrt(pi / 2) evaluates to, one unit in the last place below the nearest one: bit-exact with
+// upstream's default.
 inline constexpr double kUnbiasedAlpha = 1.2533141373155001;
 
 // Least-squares alpha for an isotropic residual, the expectation of the closed form over the sketch.

@@ -245,7 +245,8 @@ KeyCodec::KeyCodec(KeyConfig config, std::shared_ptr<const Rotation> rotation,
                      config_.table_bits());
   }
   if (config_.mode == KeyMode::mse && tables_.qjl_scale != 0) {
-    throw InputError("key tables: qjl_scale is {}, but {} has no sign bit", tables_.qjl_scale, describe(config_));
+    throw InputError("key tables: qjl_scale is {}, but {} has no sign bit", tables_.qjl_scale,
+                     describe(config_));
   }
   for (const double c : tables_.codebook.centroids) centroids_.push_back(static_cast<float>(c));
   const auto& boundaries = tables_.codebook.boundaries;

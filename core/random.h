@@ -29,8 +29,8 @@ class Random {
   std::uint32_t bits32();
   std::uint64_t bits64();
 
-  // Uniform in the open interval (0, 1): (k + 1/2) / 2^52 with 52 random bits k, which a double holds exactly (with 53
-  // bits the largest would round to 1).
+  // Uniform in the open interval (0, 1): (k + 1/2) / 2^52 with 52 random bits k, which a double holds exactly
+  // (with 53 bits the largest would round to 1).
   double uniform();
 
   // Uniform in [0, bound), bound > 0, without modulo bias (Lemire, ACM TOMACS 2019).

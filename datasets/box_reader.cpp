@@ -1,11 +1,13 @@
 #include "datasets/box_reader.h"
 
 #include <omp.h>
-#include <zlib.h>
+#include <libdeflate.h>
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <utility>
 
 #include "core/error.h"
@@ -85,12 +87,12 @@ void unshuffle(const std::vector<std::byte>& in, std::size_t element_bytes, std:
 
 // Inflates to exactly out.size() bytes; false where the stream holds more, less or nonsense.
 bool inflate_exactly(const std::vector<std::byte>& in, std::vector<std::byte>& out) {
-  // A valid stream this long inflates to more than the chunk; zlib's counts are 32 bits.
-  if (in.size() > UINT32_MAX || out.size() > UINT32_MAX) return false;
-  uLongf size = static_cast<uLongf>(out.size());
-  return uncompress(reinterpret_cast<Bytef*>(out.data()), &size, reinterpret_cast<const Bytef*>(in.data()),
-                    static_cast<uLong>(in.size())) == Z_OK &&
-         size == out.size();
+  const std::unique_ptr<libdeflate_decompressor, void (*)(libdeflate_decompressor*)> inflater(
+      libdeflate_alloc_decompressor(), libdeflate_free_decompressor);
+  if (!inflater) throw std::bad_alloc();
+  // Without a place for the actual size, anything but an exact fit is a failure.
+  return libdeflate_zlib_decompress(inflater.get(), in.data(), in.size(), out.data(), out.size(), nullptr) ==
+         LIBDEFLATE_SUCCESS;
 }
 
 std::size_t product(const Extents& extents) {

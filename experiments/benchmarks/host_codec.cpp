@@ -1,5 +1,5 @@
-// How fast the codec runs on the host: million elements a second for every SIMD target that this CPU has and for given
-// thread counts.
+// How fast the codec runs on the host: million elements a second for every SIMD target that this CPU has and
+// for given thread counts.
 //
 //     bench_host_codec --rows 65536 --dim 128 --bits 3 --threads 1 2 --json host_codec.json
 #include <fmt/format.h>
@@ -49,8 +49,8 @@ struct Measurement {
   double median, slowest, fastest;
 };
 
-// Rows are re-used within a pass, as a KV cache is read; the first pass is not counted, since it touches memory for the
-// first time.
+// Rows are re-used within a pass, as a KV cache is read; the first pass is not counted, since it touches
+// memory for the first time.
 constexpr int kWarmUps = 1;
 
 Measurement measure(const Options& options, double elements, const std::function<void()>& pass) {
@@ -107,10 +107,12 @@ class Benchmark {
                                                             tq::default_key_tables(config, options_.dim));
     const auto keys = std::make_shared<tq::EncodedKeys>();
     codec->encode(x_.data(), options_.rows, *keys);
-    const auto prepared = std::make_shared<const tq::PreparedQueries>(codec->prepare(queries_.data(), options_.queries));
+    const auto prepared =
+        std::make_shared<const tq::PreparedQueries>(codec->prepare(queries_.data(), options_.queries));
     const std::string name = tq::describe(config);
     const double elements = static_cast<double>(x_.size());
-    tasks_.push_back({name, "encode", elements, [=, this] { codec->encode(x_.data(), options_.rows, *keys); }});
+    tasks_.push_back(
+        {name, "encode", elements, [=, this] { codec->encode(x_.data(), options_.rows, *keys); }});
     tasks_.push_back({name, "decode", elements, [=, this] { codec->decode(*keys, decoded_.data()); }});
     tasks_.push_back({name, fmt::format("scores x{}", options_.queries),
                       elements * static_cast<double>(options_.queries),
@@ -123,7 +125,8 @@ class Benchmark {
     codec->encode(x_.data(), options_.rows, *values);
     const std::string name = tq::describe(config);
     const double elements = static_cast<double>(x_.size());
-    tasks_.push_back({name, "encode", elements, [=, this] { codec->encode(x_.data(), options_.rows, *values); }});
+    tasks_.push_back(
+        {name, "encode", elements, [=, this] { codec->encode(x_.data(), options_.rows, *values); }});
     tasks_.push_back({name, "decode", elements, [=, this] { codec->decode(*values, decoded_.data()); }});
   }
 
@@ -159,8 +162,8 @@ void run(const Options& options) {
   const std::vector<std::int64_t> targets = hwy::SupportedAndGeneratedTargets();
   const Benchmark benchmark(options);
   std::vector<Measurement> measurements;
-  fmt::print("{} rows, d = {}: million elements a second, median of {} (slowest .. fastest)\n", options.rows, options.dim,
-             options.repeats);
+  fmt::print("{} rows, d = {}: million elements a second, median of {} (slowest .. fastest)\n", options.rows,
+             options.dim, options.repeats);
   fmt::print("{:<20} {:<11} {:<8} {:>7} {:>9}\n", "codec", "operation", "target", "threads", "median");
   for (const Task& task : benchmark.tasks()) {
     for (const std::int64_t target : targets) {
@@ -173,8 +176,8 @@ void run(const Options& options) {
         m.operation = task.operation;
         m.target = hwy::TargetName(target);
         m.threads = threads;
-        fmt::print("{:<20} {:<11} {:<8} {:>7} {:>9.1f} ({:.1f} .. {:.1f})\n", m.codec, m.operation, m.target, m.threads,
-                   m.median, m.slowest, m.fastest);
+        fmt::print("{:<20} {:<11} {:<8} {:>7} {:>9.1f} ({:.1f} .. {:.1f})\n", m.codec, m.operation, m.target,
+                   m.threads, m.median, m.slowest, m.fastest);
         std::fflush(stdout);
         measurements.push_back(m);
       }
@@ -188,12 +191,13 @@ void run(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   po::options_description description("bench_host_codec: speed of the codec on the host");
-  description.add_options()("help", "print this text")(
-      "rows", po::value(&options.rows)->default_value(65536), "vectors a pass")(
+  description.add_options()("help", "print this text")("rows", po::value(&options.rows)->default_value(65536),
+                                                       "vectors a pass")(
       "dim", po::value(&options.dim)->default_value(128), "head dimension")(
       "bits", po::value(&options.bits)->default_value(3), "bits a coordinate")(
       "queries", po::value(&options.queries)->default_value(8), "queries that are scored at once")(
-      "threads", po::value(&options.threads)->multitoken()->default_value({1, omp_get_num_procs()}, "1 and all"),
+      "threads",
+      po::value(&options.threads)->multitoken()->default_value({1, omp_get_num_procs()}, "1 and all"),
       "thread counts")("repeats", po::value(&options.repeats)->default_value(15), "timed passes of each")(
       "json", po::value(&options.json), "write the results here as well");
   try {

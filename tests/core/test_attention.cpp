@@ -21,7 +21,8 @@ struct Streamed {
   std::vector<SoftmaxStream::Block> blocks;
 };
 
-// Feeds the scores in blocks of the given sizes, over and over, and rescales what earlier blocks left as a caller does.
+// Feeds the scores in blocks of the given sizes, over and over, and rescales what earlier blocks left as a
+// caller does.
 Streamed stream(std::vector<float> scores, const std::vector<std::size_t>& sizes) {
   Streamed result;
   std::size_t turn = 0;
@@ -29,7 +30,8 @@ Streamed stream(std::vector<float> scores, const std::vector<std::size_t>& sizes
     const std::size_t count = std::min(sizes[turn % sizes.size()], scores.size() - begin);
     result.blocks.push_back(result.softmax.add(&scores[begin], count, begin));
     for (double& weight : result.weights) weight *= static_cast<double>(result.softmax.rescale());
-    for (std::size_t i = begin; i < begin + count; ++i) result.weights.push_back(static_cast<double>(scores[i]));
+    for (std::size_t i = begin; i < begin + count; ++i)
+      result.weights.push_back(static_cast<double>(scores[i]));
     begin += count;
   }
   for (double& weight : result.weights) weight /= result.softmax.sum();
@@ -86,7 +88,8 @@ TEST_CASE("weighted rows are added to what is there") {
       for (std::size_t q = 0; q < count; ++q) {
         for (std::size_t t = 0; t < kRows; ++t) {
           for (std::size_t j = 0; j < d; ++j) {
-            expected[q * d + j] += static_cast<double>(weights[q * kStride + t]) * static_cast<double>(values[t * d + j]);
+            expected[q * d + j] +=
+                static_cast<double>(weights[q * kStride + t]) * static_cast<double>(values[t * d + j]);
           }
         }
       }
@@ -108,7 +111,8 @@ TEST_CASE("error products") {
       tq::error_products(x.data(), y.data(), rows, d, products.data());
       for (std::size_t t = 0; t < rows; ++t) {
         const ref::Vector a = ref::widen({&x[t * d], d}), b = ref::widen({&y[t * d], d});
-        const double size = ref::norm(a) * ref::norm(b), difference = ref::relative_error(a, b) * ref::norm(b);
+        const double size = ref::norm(a) * ref::norm(b),
+                     difference = ref::relative_error(a, b) * ref::norm(b);
         CHECK(static_cast<double>(products[t].xx) == doctest::Approx(ref::dot(a, a)).epsilon(1e-6));
         CHECK(static_cast<double>(products[t].rr) == doctest::Approx(ref::dot(b, b)).epsilon(1e-6));
         CHECK(static_cast<double>(products[t].dd) == doctest::Approx(difference * difference).epsilon(1e-6));
@@ -130,11 +134,12 @@ TEST_CASE("a streamed softmax agrees with float64") {
         const ref::Vector expected = ref::softmax(ref::widen(scores));
         const Streamed streamed = stream(scores, blocking);
         CHECK(worst_difference(streamed.weights, expected) < 1e-6);
-        const auto top = static_cast<std::size_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+        const auto top =
+            static_cast<std::size_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
         CHECK(streamed.softmax.top() == top);
         CHECK(streamed.softmax.max() == scores[top]);
-        CHECK(std::fabs(streamed.softmax.log_sum_exp() - (static_cast<double>(scores[top]) - std::log(expected[top]))) <
-              1e-6);
+        CHECK(std::fabs(streamed.softmax.log_sum_exp() -
+                        (static_cast<double>(scores[top]) - std::log(expected[top]))) < 1e-6);
       }
     }
   }

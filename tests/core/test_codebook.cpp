@@ -30,8 +30,8 @@ const std::vector<PrintedTable>& printed_tables() {
       {128,
        4,
        0.009314788,
-       {0.011302496591, 0.034151570704, 0.057772298777, 0.082828457307, 0.110288369050, 0.141805196783, 0.180835963753,
-        0.237663826765}},
+       {0.011302496591, 0.034151570704, 0.057772298777, 0.082828457307, 0.110288369050, 0.141805196783,
+        0.180835963753, 0.237663826765}},
       {256, 3, 0.034256004, {0.015297487665, 0.047166710339, 0.083765456877, 0.133854290075}},
   };
   return tables;
@@ -49,7 +49,9 @@ std::string refusal(const tq::Codebook& table) {
   return {};
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -107,7 +109,8 @@ TEST_CASE("every table is symmetric, increasing, and meets the centroid conditio
       CHECK(tq::sphere_centroid_residual(book, head_dim) < 1e-12);
       double residual = 0;
       for (std::size_t i = size / 2; i < size; ++i) {
-        const auto moments = tq::reference::sphere_moments(head_dim, book.boundaries[i], book.boundaries[i + 1]);
+        const auto moments =
+            tq::reference::sphere_moments(head_dim, book.boundaries[i], book.boundaries[i + 1]);
         residual = std::max(residual, std::fabs(moments.first / moments.mass - book.centroids[i]));
       }
       CHECK(residual < 1e-12);
@@ -122,7 +125,8 @@ TEST_CASE("sphere_mse against quadrature, also for tables that are not optimal")
       CAPTURE(bits);
       tq::Codebook book = tq::sphere_codebook(head_dim, bits);
       const double optimal = tq::sphere_mse(book, head_dim);
-      CHECK(std::fabs(optimal - tq::reference::sphere_mse(head_dim, book.centroids, book.boundaries)) < 1e-12);
+      CHECK(std::fabs(optimal - tq::reference::sphere_mse(head_dim, book.centroids, book.boundaries)) <
+            1e-12);
       for (double& c : book.centroids) c *= 1.01;
       const double scaled = tq::sphere_mse(book, head_dim);
       CHECK(scaled > optimal);
@@ -167,7 +171,8 @@ TEST_CASE("validate refuses every kind of bad table and says where") {
   CHECK(contains(damaged([&](auto& t) { t.centroids[1] = kInfinity; }), "centroids[1] is not finite"));
   CHECK(contains(damaged([&](auto& t) { t.boundaries[1] = kNan; }), "boundaries[1] is not finite"));
   CHECK(contains(damaged([&](auto& t) { t.boundaries[2] = kInfinity; }), "boundaries[2] is not finite"));
-  CHECK(contains(damaged([](auto& t) { std::swap(t.centroids[0], t.centroids[1]); }), "not strictly increasing"));
+  CHECK(contains(damaged([](auto& t) { std::swap(t.centroids[0], t.centroids[1]); }),
+                 "not strictly increasing"));
   CHECK(contains(damaged([](auto& t) { t.boundaries[1] = -1; }), "not strictly increasing"));
   // Distinct in float64, one value in float32.
   CHECK(contains(damaged([](auto& t) { t.centroids = {0.25, 0.25 + 1e-12}; }), "not strictly increasing"));

@@ -28,7 +28,8 @@ using tq::test::test_random;
 
 namespace {
 
-// Everything that core computes in its SIMD loops, as one string of bytes: equal strings are bit-identical results.
+// Everything that core computes in its SIMD loops, as one string of bytes: equal strings are bit-identical
+// results.
 class Bytes {
  public:
   template <typename T>
@@ -62,7 +63,8 @@ struct Input {
 
 void add_keys(const Input& in, const KeyConfig& config, Bytes& bytes) {
   const auto sketch = config.sketch == SketchKind::gaussian ? in.gaussian : in.orthogonal;
-  const KeyCodec codec(config, config.bits % 2 == 0 ? in.qr : in.rht, sketch, tq::default_key_tables(config, in.d));
+  const KeyCodec codec(config, config.bits % 2 == 0 ? in.qr : in.rht, sketch,
+                       tq::default_key_tables(config, in.d));
   EncodedKeys keys;
   codec.encode(in.x.data(), in.rows, keys);
   bytes.add(keys.codes);
@@ -116,7 +118,8 @@ std::string everything(const Input& in) {
     const ScaleRule rule = static_cast<ScaleRule>(bits % 3);
     add_keys(in, {KeyMode::mse, bits, rule, SketchKind::orthogonal}, bytes);
     if (bits >= 2) {
-      add_keys(in, {KeyMode::prod, bits, rule, bits % 3 == 0 ? SketchKind::gaussian : SketchKind::orthogonal}, bytes);
+      add_keys(in, {KeyMode::prod, bits, rule, bits % 3 == 0 ? SketchKind::gaussian : SketchKind::orthogonal},
+               bytes);
     }
     add_values(in, {tq::ValueMode::rotated, bits, 32, rule}, bytes);
   }
@@ -133,8 +136,10 @@ std::string everything(const Input& in) {
   tq::SoftmaxStream softmax;
   softmax.add(scores.data(), in.rows, 0);
   bytes.add(scores);
-  bytes.add(std::vector<double>{softmax.sum(), softmax.log_sum_exp(),
-                                tq::score_products(scores.data(), before.data(), before.data() + in.rows, in.rows).weighted_difference});
+  bytes.add(
+      std::vector<double>{softmax.sum(), softmax.log_sum_exp(),
+                          tq::score_products(scores.data(), before.data(), before.data() + in.rows, in.rows)
+                              .weighted_difference});
   return bytes.text();
 }
 

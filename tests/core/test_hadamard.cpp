@@ -19,7 +19,9 @@ std::string refusal(int order) {
   return {};
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -28,8 +30,8 @@ TEST_CASE("the orders that exist") {
   for (int order = -8; order <= 1100; ++order) {
     if (tq::hadamard_supported(order)) supported.push_back(order);
   }
-  CHECK(supported == std::vector<int>{16,  24,  32,  40,  48,  56,  64,  72,  80,  96,  112, 128, 144, 160,
-                                      192, 224, 240, 256, 288, 320, 336, 384, 400, 432, 448, 480, 512, 560,
+  CHECK(supported == std::vector<int>{16,  24,  32,  40,  48,  56,  64,  72,  80,  96,  112,  128, 144, 160,
+                                      192, 224, 240, 256, 288, 320, 336, 384, 400, 432, 448,  480, 512, 560,
                                       576, 640, 672, 720, 768, 784, 800, 864, 896, 960, 1008, 1024});
 }
 

@@ -66,11 +66,12 @@ TEST_CASE("float_to_half rounds to nearest even") {
     wrong += tq::float_to_half(value) != tq::reference::to_half(value);
     wrong += tq::float_to_half(-value) != tq::reference::to_half(-value);
   };
-  // Every half, the tie above it and the floats on both sides of the tie; subnormals and the overflow threshold are
-  // among them.
+  // Every half, the tie above it and the floats on both sides of the tie; subnormals and the overflow
+  // threshold are among them.
   for (unsigned bits = 0; bits < 0x7c00u; ++bits) {
     const double low = tq::reference::from_half(static_cast<std::uint16_t>(bits));
-    const double high = bits == 0x7bffu ? 65536 : tq::reference::from_half(static_cast<std::uint16_t>(bits + 1));
+    const double high =
+        bits == 0x7bffu ? 65536 : tq::reference::from_half(static_cast<std::uint16_t>(bits + 1));
     const auto tie = static_cast<float>(0.5 * (low + high));
     check(static_cast<float>(low));
     check(tie);
@@ -118,7 +119,8 @@ TEST_CASE("every bfloat16 comes back, and narrowing rounds to nearest even") {
   tq::Random random = tq::test::test_random(12);
   for (int i = 0; i < 200000; ++i) {
     // The low half is often exactly a tie.
-    const std::uint32_t bits = (random.bits32() & 0xffff0000u) | (i % 2 == 0 ? 0x8000u : random.bits32() >> 16);
+    const std::uint32_t bits =
+        (random.bits32() & 0xffff0000u) | (i % 2 == 0 ? 0x8000u : random.bits32() >> 16);
     const float value = std::bit_cast<float>(bits);
     if (std::isfinite(value)) wrong += tq::float_to_bfloat16(value) != bfloat16_reference(value);
   }
@@ -142,7 +144,8 @@ TEST_CASE("the array conversions are the scalar ones") {
     int wrong = 0;
     for (std::size_t i = 0; i < count; ++i) {
       wrong += halves[i] != tq::float_to_half(values[i]) || brains[i] != tq::float_to_bfloat16(values[i]);
-      wrong += from_halves[i] != tq::half_to_float(halves[i]) || from_brains[i] != tq::bfloat16_to_float(brains[i]);
+      wrong += from_halves[i] != tq::half_to_float(halves[i]) ||
+               from_brains[i] != tq::bfloat16_to_float(brains[i]);
     }
     CHECK(wrong == 0);
     CHECK(halves[count] == 0xabcdu);

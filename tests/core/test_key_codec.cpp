@@ -63,7 +63,8 @@ struct Problem {
   ref::Vector query(std::size_t q) const { return ref::widen({&queries[q * d], d}); }
 };
 
-std::vector<int> codes_of_row(const std::vector<std::uint8_t>& bytes, std::size_t t, std::size_t d, int bits) {
+std::vector<int> codes_of_row(const std::vector<std::uint8_t>& bytes, std::size_t t, std::size_t d,
+                              int bits) {
   const std::size_t row_bytes = bytes.empty() ? 0 : d * static_cast<std::size_t>(bits) / 8;
   return ref::unpack(std::span(bytes).subspan(t * row_bytes, row_bytes), d, bits);
 }
@@ -87,8 +88,8 @@ struct Mistakes {
   double score_by_reference = 0;
 };
 
-void check_encoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* sketch, const EncodedKeys& keys,
-                    Mistakes& m) {
+void check_encoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* sketch,
+                    const EncodedKeys& keys, Mistakes& m) {
   const KeyConfig config = codec.config();
   const int bits = config.table_bits();
   const tq::Codebook& book = codec.tables().codebook;
@@ -99,7 +100,8 @@ void check_encoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* 
       (ref::distance_to_boundary(book, p.y[t][j]) < kCoordinateError ? m.near_boundary : m.codes) += 1;
     }
     const std::vector<std::uint8_t> bytes = ref::pack(codes, bits);
-    m.bytes += !std::equal(bytes.begin(), bytes.end(), keys.codes.begin() + static_cast<std::ptrdiff_t>(t * bytes.size()));
+    m.bytes += !std::equal(bytes.begin(), bytes.end(),
+                           keys.codes.begin() + static_cast<std::ptrdiff_t>(t * bytes.size()));
     const ref::Vector c = ref::centroids_of(book, codes);
     const ScaleRule rule = config.mode == KeyMode::prod ? ScaleRule::norm : config.scale;
     const double scale = ref::scale_of(rule, p.norms[t], p.y[t], c);
@@ -118,8 +120,8 @@ void check_encoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* 
   }
 }
 
-void check_decoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* sketch, const EncodedKeys& keys,
-                    Mistakes& m) {
+void check_decoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* sketch,
+                    const EncodedKeys& keys, Mistakes& m) {
   const tq::KeyTables& tables = codec.tables();
   std::vector<float> decoded(p.rows * p.d), scores(Problem::kQueries * p.rows);
   codec.decode(keys, decoded.data());
@@ -131,23 +133,26 @@ void check_decoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* 
     if (t % step == 0) {
       const std::vector<int> codes = codes_of_row(keys.codes, t, p.d, tables.codebook.bits);
       const double scale = ref::from_half(keys.scales[t]);
-      expected = sketch == nullptr
-                     ? ref::decode_mse(p.dense, tables.codebook, codes, scale)
-                     : ref::decode_prod(p.dense, *sketch, tables.codebook, codes, scale, signs_of_row(keys, t, p.d),
-                                        ref::from_half(keys.residual_norms[t]), tables.qjl_scale);
+      expected =
+          sketch == nullptr
+              ? ref::decode_mse(p.dense, tables.codebook, codes, scale)
+              : ref::decode_prod(p.dense, *sketch, tables.codebook, codes, scale, signs_of_row(keys, t, p.d),
+                                 ref::from_half(keys.residual_norms[t]), tables.qjl_scale);
       m.decode = std::max(m.decode, ref::relative_error(key, expected));
     }
     for (std::size_t q = 0; q < Problem::kQueries; ++q) {
       const ref::Vector query = p.query(q);
-      const double size = ref::norm(query) * ref::norm(key), score = static_cast<double>(scores[q * p.rows + t]);
+      const double size = ref::norm(query) * ref::norm(key),
+                   score = static_cast<double>(scores[q * p.rows + t]);
       m.score = std::max(m.score, std::fabs(score - ref::dot(query, key)) / size);
-      m.score_by_reference = std::max(m.score_by_reference, std::fabs(score - ref::dot(query, expected)) / size);
+      m.score_by_reference =
+          std::max(m.score_by_reference, std::fabs(score - ref::dot(query, expected)) / size);
     }
   }
 }
 
-Mistakes compare_with_reference(const Problem& p, const KeyConfig& config, std::shared_ptr<const Sketch> sketch,
-                                const ref::Matrix* dense_sketch) {
+Mistakes compare_with_reference(const Problem& p, const KeyConfig& config,
+                                std::shared_ptr<const Sketch> sketch, const ref::Matrix* dense_sketch) {
   const KeyCodec codec(config, p.rotation, std::move(sketch),
                        tq::default_key_tables(config, static_cast<int>(p.d)));
   EncodedKeys keys;
@@ -179,19 +184,21 @@ struct Shape {
 
 // Dimensions with a Sylvester, one Paley and two Paley factors, and dense ones; every tail length of a tile.
 const Shape kShapes[] = {
-    {RotationKind::rht, 16, 100}, {RotationKind::rht, 40, 97},  {RotationKind::rht, 64, 50},
-    {RotationKind::rht, 80, 50},  {RotationKind::rht, 96, 50},  {RotationKind::rht, 128, 50},
-    {RotationKind::rht, 192, 33}, {RotationKind::rht, 256, 33}, {RotationKind::rht, 400, 17},
+    {RotationKind::rht, 16, 100}, {RotationKind::rht, 40, 97},   {RotationKind::rht, 64, 50},
+    {RotationKind::rht, 80, 50},  {RotationKind::rht, 96, 50},   {RotationKind::rht, 128, 50},
+    {RotationKind::rht, 192, 33}, {RotationKind::rht, 256, 33},  {RotationKind::rht, 400, 17},
     {RotationKind::rht, 576, 17}, {RotationKind::rht, 1024, 17}, {RotationKind::qr, 24, 100},
-    {RotationKind::qr, 64, 50},   {RotationKind::qr, 88, 50},   {RotationKind::qr, 128, 50},
+    {RotationKind::qr, 64, 50},   {RotationKind::qr, 88, 50},    {RotationKind::qr, 128, 50},
     {RotationKind::qr, 344, 17},
 };
 
 const ScaleRule kRules[] = {ScaleRule::norm, ScaleRule::nc, ScaleRule::ls};
 
 struct SmallCodec {
-  std::shared_ptr<const Rotation> rotation = std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, 64, 1));
-  std::shared_ptr<const Sketch> sketch = std::make_shared<const Sketch>(Sketch::make(SketchKind::orthogonal, 64, 1));
+  std::shared_ptr<const Rotation> rotation =
+      std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, 64, 1));
+  std::shared_ptr<const Sketch> sketch =
+      std::make_shared<const Sketch>(Sketch::make(SketchKind::orthogonal, 64, 1));
   KeyConfig mse{KeyMode::mse, 3, ScaleRule::nc, SketchKind::orthogonal};
   KeyConfig prod{KeyMode::prod, 3, ScaleRule::norm, SketchKind::orthogonal};
 };
@@ -206,7 +213,8 @@ TEST_CASE("mse keys agree with the reference for every shape, width and scale ru
     for (int bits = 1; bits <= 8; ++bits) {
       for (const ScaleRule rule : kRules) {
         const KeyConfig config{KeyMode::mse, bits, rule, SketchKind::orthogonal};
-        INFO("d = " << shape.d << ", " << std::string(tq::to_string(shape.kind)) << ", " << tq::describe(config));
+        INFO("d = " << shape.d << ", " << std::string(tq::to_string(shape.kind)) << ", "
+                    << tq::describe(config));
         const Mistakes m = compare_with_reference(p, config, nullptr, nullptr);
         check(m, p);
         near_boundary += m.near_boundary;
@@ -226,7 +234,8 @@ TEST_CASE("prod keys agree with the reference for every shape, width and sketch"
       const ref::Matrix dense_sketch = ref::dense(*sketch);
       for (int bits = 2; bits <= 8; bits += shape.d > 256 ? 3 : 1) {
         const KeyConfig config{KeyMode::prod, bits, ScaleRule::norm, kind};
-        INFO("d = " << shape.d << ", " << std::string(tq::to_string(shape.kind)) << ", " << tq::describe(config));
+        INFO("d = " << shape.d << ", " << std::string(tq::to_string(shape.kind)) << ", "
+                    << tq::describe(config));
         check(compare_with_reference(p, config, sketch, &dense_sketch), p);
       }
     }
@@ -237,7 +246,8 @@ TEST_CASE("rows do not depend on how many there are") {
   tq::Random random = test_random(42);
   for (const int d : {40, 64, 128}) {
     const Problem p(RotationKind::rht, d, 1500, random);
-    const auto sketch = std::make_shared<const Sketch>(Sketch::make(SketchKind::orthogonal, d, random.bits64()));
+    const auto sketch =
+        std::make_shared<const Sketch>(Sketch::make(SketchKind::orthogonal, d, random.bits64()));
     const ref::Matrix dense_sketch = ref::dense(*sketch);
     for (const KeyMode mode : {KeyMode::mse, KeyMode::prod}) {
       const KeyConfig config{mode, 3, ScaleRule::nc, SketchKind::orthogonal};
@@ -279,7 +289,8 @@ TEST_CASE("rows do not depend on how many there are") {
       }
       std::vector<float> part(22 * p.d);
       codec.decode_rows(all, 13, 35, false, part.data());
-      CHECK(std::equal(part.begin(), part.end(), all_decoded.begin() + static_cast<std::ptrdiff_t>(13 * p.d)));
+      CHECK(
+          std::equal(part.begin(), part.end(), all_decoded.begin() + static_cast<std::ptrdiff_t>(13 * p.d)));
     }
   }
 }
@@ -287,7 +298,8 @@ TEST_CASE("rows do not depend on how many there are") {
 TEST_CASE("rows decoded in the rotated frame are the rotation of the decoded rows") {
   tq::Random random = test_random(43);
   const Problem p(RotationKind::rht, 96, 37, random);
-  const auto sketch = std::make_shared<const Sketch>(Sketch::make(SketchKind::orthogonal, 96, random.bits64()));
+  const auto sketch =
+      std::make_shared<const Sketch>(Sketch::make(SketchKind::orthogonal, 96, random.bits64()));
   for (const KeyMode mode : {KeyMode::mse, KeyMode::prod}) {
     const KeyConfig config{mode, 4, ScaleRule::nc, SketchKind::orthogonal};
     const KeyCodec codec(config, p.rotation, sketch, tq::default_key_tables(config, 96));
@@ -324,12 +336,13 @@ TEST_CASE("any number of queries") {
 TEST_CASE("extreme rows are encoded well and disturb no other row") {
   tq::Random random = test_random(45);
   constexpr std::size_t kDim = 64, kRows = 40;
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN(),
+                  kInfinity = std::numeric_limits<float>::infinity();
   const SmallCodec small;
   const std::vector<float> plain = normal_values(random, kRows * kDim);
-  for (const KeyConfig& config : {small.mse, small.prod,
-                                  KeyConfig{KeyMode::mse, 8, ScaleRule::norm, SketchKind::orthogonal},
-                                  KeyConfig{KeyMode::mse, 2, ScaleRule::ls, SketchKind::orthogonal}}) {
+  for (const KeyConfig& config :
+       {small.mse, small.prod, KeyConfig{KeyMode::mse, 8, ScaleRule::norm, SketchKind::orthogonal},
+        KeyConfig{KeyMode::mse, 2, ScaleRule::ls, SketchKind::orthogonal}}) {
     CAPTURE(tq::describe(config));
     const bool prod = config.mode == KeyMode::prod;
     const KeyCodec codec(config, small.rotation, small.sketch, tq::default_key_tables(config, kDim));
@@ -371,7 +384,8 @@ TEST_CASE("extreme rows are encoded well and disturb no other row") {
       if (std::find(extreme.begin(), extreme.end(), t) != extreme.end()) continue;
       CAPTURE(t);
       const auto begin = static_cast<std::ptrdiff_t>(t * code_bytes);
-      CHECK(std::equal(keys.codes.begin() + begin, keys.codes.begin() + begin + static_cast<std::ptrdiff_t>(code_bytes),
+      CHECK(std::equal(keys.codes.begin() + begin,
+                       keys.codes.begin() + begin + static_cast<std::ptrdiff_t>(code_bytes),
                        before.codes.begin() + begin));
       CHECK(keys.scales[t] == before.scales[t]);
       if (prod) CHECK(keys.residual_norms[t] == before.residual_norms[t]);
@@ -389,12 +403,14 @@ TEST_CASE("extreme rows are encoded well and disturb no other row") {
       if (prod) CHECK(keys.residual_norms[t] == 0);
     }
     CHECK(ref::norm(decoded_row(11)) == 0);  // below the smallest half
-    // Quantised directions keep their cosine whatever the length; 2 bits leave 0.94, one-hot rows rotate to +-1/8 each.
+    // Quantised directions keep their cosine whatever the length; 2 bits leave 0.94, one-hot rows rotate to
+    // +-1/8 each.
     for (const std::size_t t : {7u, 9u, 15u, 16u, 17u}) {
       CAPTURE(t);
       CHECK(ref::cosine(decoded_row(t), row(t)) > 0.8);
     }
-    // A saturated scale keeps the direction in mse mode; in prod mode both parts saturate, and their proportion is lost.
+    // A saturated scale keeps the direction in mse mode; in prod mode both parts saturate, and their
+    // proportion is lost.
     CHECK(ref::cosine(decoded_row(14), row(14)) > (prod ? 0.5 : 0.8));
     CHECK(keys.scales[14] == 0x7bff);
     CHECK(keys.scales[23] == 0x7bff);
@@ -494,7 +510,8 @@ TEST_CASE("tables and parts that do not fit are refused") {
   CHECK_NOTHROW(build(small.mse, small.rotation, nullptr, mse_tables));
   CHECK_NOTHROW(build(small.prod, small.rotation, small.sketch, prod_tables));
   // An alpha without its table, and a table of another width.
-  CHECK_THROWS_AS(build(small.prod, small.rotation, small.sketch, KeyTables{{}, prod_tables.qjl_scale}), tq::InputError);
+  CHECK_THROWS_AS(build(small.prod, small.rotation, small.sketch, KeyTables{{}, prod_tables.qjl_scale}),
+                  tq::InputError);
   CHECK_THROWS_AS(build(small.prod, small.rotation, small.sketch, mse_tables), tq::InputError);
   CHECK_THROWS_AS(build(small.mse, small.rotation, nullptr, prod_tables), tq::InputError);
   // An alpha where there is no sign bit.

@@ -52,15 +52,16 @@ TEST_CASE("Random is Philox with the seed as key and (block, substream, stream) 
     const std::vector<std::uint32_t> numbers = first(Random(seed, RandomStream{stream}, substream), 40);
     for (std::uint32_t block = 0; block < 10; ++block) {
       const auto expected = tq::reference::philox4x32_10(
-          {block, 0, substream, stream}, {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+          {block, 0, substream, stream},
+          {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
       const auto begin = numbers.begin() + 4 * block;
       CHECK(std::vector<std::uint32_t>(begin, begin + 4) == expected);
     }
   }
 }
 
-// From an implementation in Python, itself checked against the known answers above. Artefacts hold seeds, so these
-// numbers may never change.
+// From an implementation in Python, itself checked against the known answers above. Artefacts hold seeds, so
+// these numbers may never change.
 TEST_CASE("the first numbers of every stream are frozen") {
   constexpr std::uint64_t kSeed = 0x0123456789abcdefu;
   const std::array<std::array<std::uint32_t, 4>, 7> block0{{
@@ -81,8 +82,8 @@ TEST_CASE("the first numbers of every stream are frozen") {
       {0x524cf8c7u, 0x5bdd2e25u, 0x492e09cbu, 0xc741ef50u},
       {0xc3c3681bu, 0xc925e231u, 0xd23b4139u, 0xd9d228a1u},
   }};
-  const RandomStream streams[7] = {RandomStream::rotation_signs,   RandomStream::rotation_permutation,
-                                   RandomStream::rotation_matrix,  RandomStream::sketch_signs,
+  const RandomStream streams[7] = {RandomStream::rotation_signs,     RandomStream::rotation_permutation,
+                                   RandomStream::rotation_matrix,    RandomStream::sketch_signs,
                                    RandomStream::sketch_permutation, RandomStream::sketch_matrix,
                                    RandomStream::synthetic};
   for (std::size_t s = 0; s < 7; ++s) {
@@ -180,7 +181,8 @@ TEST_CASE("normal_quantile inverts the normal distribution") {
   const boost::math::normal standard;
   double worst = 0;
   for (int i = 0; i < 20000; ++i) {
-    const double p = i % 2 == 0 ? random.uniform() : std::ldexp(random.uniform(), -static_cast<int>(random.below(200)));
+    const double p =
+        i % 2 == 0 ? random.uniform() : std::ldexp(random.uniform(), -static_cast<int>(random.below(200)));
     const double exact = boost::math::quantile(standard, p);
     worst = std::max(worst, std::fabs(tq::normal_quantile(p) - exact) / (std::fabs(exact) + 1e-3));
   }

@@ -26,7 +26,8 @@ namespace {
 
 KeyCodec prod_codec(int d, SketchKind kind, int bits, tq::Random& random) {
   const KeyConfig config{KeyMode::prod, bits, ScaleRule::norm, kind};
-  return KeyCodec(config, std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, d, random.bits64())),
+  return KeyCodec(config,
+                  std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, d, random.bits64())),
                   std::make_shared<const Sketch>(Sketch::make(kind, d, random.bits64())),
                   tq::default_key_tables(config, d));
 }
@@ -74,7 +75,8 @@ TEST_CASE("residual products agree with the reference") {
       CAPTURE(std::string(tq::to_string(kind)));
       const auto n = static_cast<std::size_t>(d);
       const KeyConfig config{KeyMode::prod, 3, ScaleRule::norm, kind};
-      const auto rotation = std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, d, random.bits64()));
+      const auto rotation =
+          std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, d, random.bits64()));
       const auto sketch = std::make_shared<const Sketch>(Sketch::make(kind, d, random.bits64()));
       const KeyCodec codec(config, rotation, sketch, tq::default_key_tables(config, d));
       const ref::Matrix pi = ref::dense(*rotation), s = ref::dense(*sketch);
@@ -91,14 +93,17 @@ TEST_CASE("residual products agree with the reference") {
         const ref::Vector in = ref::widen({&x[t * n], n}), y = ref::rotated_direction(pi, in);
         ref::Vector c, r;
         for (const double value : y) {
-          c.push_back(codec.tables().codebook.centroids[static_cast<std::size_t>(ref::cell(codec.tables().codebook, value))]);
+          c.push_back(
+              codec.tables()
+                  .codebook.centroids[static_cast<std::size_t>(ref::cell(codec.tables().codebook, value))]);
           r.push_back(value - c.back());
         }
         ref::Vector signs = ref::multiply(s, r);
-        const bool certain = std::all_of(signs.begin(), signs.end(), [](double z) { return std::fabs(z) > 1e-5; }) &&
-                             std::all_of(y.begin(), y.end(), [&](double value) {
-                               return ref::distance_to_boundary(codec.tables().codebook, value) > 1e-6;
-                             });
+        const bool certain =
+            std::all_of(signs.begin(), signs.end(), [](double z) { return std::fabs(z) > 1e-5; }) &&
+            std::all_of(y.begin(), y.end(), [&](double value) {
+              return ref::distance_to_boundary(codec.tables().codebook, value) > 1e-6;
+            });
         if (!certain) {
           ++uncertain;
           continue;
@@ -191,7 +196,8 @@ TEST_CASE("the residuals of Gaussian keys are close to isotropic") {
 }
 
 TEST_CASE("the unbiased alpha makes scores unbiased for a Gaussian sketch") {
-  // The mean over sketches of (alpha/d) <S^T sign(S r), r> is ||r||^2 / ||r||: left over 1 of the residual's length.
+  // The mean over sketches of (alpha/d) <S^T sign(S r), r> is ||r||^2 / ||r||: left over 1 of the residual's
+  // length.
   tq::Random random = test_random(55);
   const AlphaSums sums = isotropic_sums(64, SketchKind::gaussian, random);
   CHECK(tq::kUnbiasedAlpha / 64 * sums.rg / sums.rr == doctest::Approx(1).epsilon(0.005));

@@ -32,7 +32,8 @@ void check_rotation(const Rotation& rotation, tq::Random& random) {
   double forward_error = 0, inverse_error = 0, norm_error = 0;
   for (std::size_t r = 0; r < rows; ++r) {
     const Vector in = tq::reference::widen({&x[r * d], d}), out = tq::reference::widen({&y[r * d], d});
-    forward_error = std::max(forward_error, tq::reference::relative_error(out, tq::reference::multiply(dense, in)));
+    forward_error =
+        std::max(forward_error, tq::reference::relative_error(out, tq::reference::multiply(dense, in)));
     inverse_error =
         std::max(inverse_error, tq::reference::relative_error(tq::reference::widen({&back[r * d], d}), in));
     norm_error = std::max(norm_error, std::fabs(tq::reference::norm(out) / tq::reference::norm(in) - 1));
@@ -49,7 +50,8 @@ double orthogonality_error(const Matrix& m) {
   for (std::size_t i = 0; i < m.order; ++i) {
     for (std::size_t j = i; j < m.order; j += step) {
       const std::span<const double> all(m.entries);
-      const double product = tq::reference::dot(all.subspan(i * m.order, m.order), all.subspan(j * m.order, m.order));
+      const double product =
+          tq::reference::dot(all.subspan(i * m.order, m.order), all.subspan(j * m.order, m.order));
       worst = std::max(worst, std::fabs(product - (i == j ? 1 : 0)));
     }
   }
@@ -57,7 +59,9 @@ double orthogonality_error(const Matrix& m) {
 }
 
 std::vector<float> floats(std::span<const float> values) { return {values.begin(), values.end()}; }
-std::vector<std::uint16_t> shorts(std::span<const std::uint16_t> values) { return {values.begin(), values.end()}; }
+std::vector<std::uint16_t> shorts(std::span<const std::uint16_t> values) {
+  return {values.begin(), values.end()};
+}
 
 bool same_map(const Rotation& a, const Rotation& b, tq::Random& random) {
   const std::vector<float> x = normal_values(random, 5 * static_cast<std::size_t>(a.head_dim()));
@@ -135,7 +139,8 @@ TEST_CASE("signs and permutations come from their documented streams") {
   CHECK(floats(rotation.signs()) != floats(Rotation::make(RotationKind::rht, 96, seed + 1).signs()));
 }
 
-// From an implementation in Python. What a seed gives is part of every artefact that names it: these may never change.
+// From an implementation in Python. What a seed gives is part of every artefact that names it: these may
+// never change.
 TEST_CASE("the objects of seed 1 are frozen") {
   const Rotation rht = Rotation::make(RotationKind::rht, 16, 1);
   CHECK(floats(rht.signs()) == std::vector<float>{1, 1, 1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1, 1, -1});
@@ -211,8 +216,8 @@ TEST_CASE("from_matrix rebuilds the map and refuses what is not orthogonal") {
   refused({matrix.begin(), matrix.end() - 1});
   refused(std::vector<float>(12 * 12, 0.0f));
   refused(std::vector<float>(40 * 40, 0.0f));
-  for (const float damage : {1.0f, 1e-3f, std::numeric_limits<float>::quiet_NaN(),
-                             std::numeric_limits<float>::infinity()}) {
+  for (const float damage :
+       {1.0f, 1e-3f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     // Any place: an error must not depend on which entries a maximum happens to compare.
     for (const std::size_t place : {std::size_t{0}, std::size_t{5 * 40 + 3}, matrix.size() - 1}) {
       CAPTURE(damage);

@@ -44,7 +44,8 @@ TEST_CASE("a Gaussian sketch has iid normal entries from its stream") {
   CHECK(std::fabs(square / (128 * 128) - 1) < 6 * std::sqrt(2.0 / (128 * 128)));
 }
 
-// From an implementation in Python. What a seed gives is part of every artefact that names it: these may never change.
+// From an implementation in Python. What a seed gives is part of every artefact that names it: these may
+// never change.
 TEST_CASE("the sketches of seed 1 are frozen") {
   const Sketch sketch = Sketch::make(SketchKind::orthogonal, 16, 1);
   const tq::Rotation& rht = sketch.rht();
@@ -58,7 +59,8 @@ TEST_CASE("sketches are rebuilt from what an artefact carries") {
   const Sketch orthogonal = Sketch::make(SketchKind::orthogonal, 48, 3);
   const auto signs = orthogonal.rht().signs();
   const auto permutation = orthogonal.rht().permutation();
-  const Sketch again = Sketch::from_signs({signs.begin(), signs.end()}, {permutation.begin(), permutation.end()}, 3);
+  const Sketch again =
+      Sketch::from_signs({signs.begin(), signs.end()}, {permutation.begin(), permutation.end()}, 3);
   CHECK(again.kind() == SketchKind::orthogonal);
   CHECK(again.head_dim() == 48);
   CHECK(tq::reference::dense(again).entries == tq::reference::dense(orthogonal).entries);
@@ -67,7 +69,8 @@ TEST_CASE("sketches are rebuilt from what an artefact carries") {
   const Sketch gaussian_again = Sketch::from_matrix(matrix, 3);
   CHECK(gaussian_again.kind() == SketchKind::gaussian);
   CHECK(std::equal(matrix.begin(), matrix.end(), gaussian_again.matrix().begin()));
-  CHECK(std::equal(gaussian.transposed().begin(), gaussian.transposed().end(), gaussian_again.transposed().begin()));
+  CHECK(std::equal(gaussian.transposed().begin(), gaussian.transposed().end(),
+                   gaussian_again.transposed().begin()));
 
   CHECK_THROWS_AS(Sketch::from_signs({1.0f}, {0}, 3), tq::InputError);
   CHECK_THROWS_AS(Sketch::from_matrix(std::vector<float>(100), 3), tq::InputError);

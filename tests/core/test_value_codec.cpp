@@ -32,7 +32,8 @@ ValueConfig group(int bits, int size) { return {ValueMode::group, bits, size, Sc
 
 ValueCodec group_codec(int bits, int size, int d) { return ValueCodec(group(bits, size), d, nullptr, {}); }
 
-ValueCodec rotated_codec(int bits, RotationKind kind, int d, std::uint64_t seed, ScaleRule rule = ScaleRule::nc) {
+ValueCodec rotated_codec(int bits, RotationKind kind, int d, std::uint64_t seed,
+                         ScaleRule rule = ScaleRule::nc) {
   const ValueConfig config{ValueMode::rotated, bits, 32, rule};
   return ValueCodec(config, d, std::make_shared<const Rotation>(Rotation::make(kind, d, seed)),
                     tq::default_value_table(config, d));
@@ -101,7 +102,8 @@ TEST_CASE("group values agree with the reference") {
             const std::uint16_t scale = encoded.scales[t * groups + g];
             if (scale != expected.scale) {
               const auto [low, high] = std::minmax_element(source, source + gs);
-              const double exact = (static_cast<double>(*high) - static_cast<double>(*low)) / ((1 << bits) - 1);
+              const double exact =
+                  (static_cast<double>(*high) - static_cast<double>(*low)) / ((1 << bits) - 1);
               wrong_scales += std::fabs(ref::from_half(scale) - exact) > ref::half_rounding(exact) * 1.001;
               continue;
             }
@@ -140,7 +142,7 @@ TEST_CASE("group values: constant groups, overflow and a NaN") {
   fill(2, 1, -1234.5f);
   fill(2, 2, 0.0f);
   fill(2, 3, 1e30f);
-  fill(3, 0, 1e-9f);   // below half a unit of the smallest half
+  fill(3, 0, 1e-9f);    // below half a unit of the smallest half
   x[4 * kDim] = 1e-9f;  // a range too small for a scale, beside nothing else
   fill(5, 0, 2.0f);
   x[5 * kDim + 3] = std::nextafter(2.0f, 3.0f);
@@ -160,7 +162,8 @@ TEST_CASE("group values: constant groups, overflow and a NaN") {
   expect_constant(2, 2, 0.0f);
   expect_constant(2, 3, 65504.0f);
   expect_constant(3, 0, 0.0f);
-  CHECK(std::all_of(decoded.begin() + 5 * kDim, decoded.begin() + 5 * kDim + 16, [](float v) { return std::fabs(v - 2) < 1e-3f; }));
+  CHECK(std::all_of(decoded.begin() + 5 * kDim, decoded.begin() + 5 * kDim + 16,
+                    [](float v) { return std::fabs(v - 2) < 1e-3f; }));
   // Everything outside the group with the NaN, and outside the rows that changed, is as before.
   for (std::size_t i = 0; i < x.size(); ++i) {
     const std::size_t row = i / kDim;
@@ -191,7 +194,8 @@ TEST_CASE("rotated values are mse keys") {
     const ValueCodec codec = rotated_codec(3, RotationKind::rht, 80, 9, rule);
     CHECK(codec.head_dim() == 80);
     const tq::KeyConfig key_config{tq::KeyMode::mse, 3, rule, tq::SketchKind::orthogonal};
-    const tq::KeyCodec keys(key_config, std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, 80, 9)),
+    const tq::KeyCodec keys(key_config,
+                            std::make_shared<const Rotation>(Rotation::make(RotationKind::rht, 80, 9)),
                             nullptr, tq::default_key_tables(key_config, 80));
     tq::EncodedKeys expected;
     keys.encode(x.data(), 33, expected);
@@ -231,7 +235,8 @@ TEST_CASE("a weighted sum is the sum of the decoded values") {
             ref::Vector expected(n);
             for (std::size_t t = 0; t < rows; ++t) {
               for (std::size_t j = 0; j < n; ++j) {
-                expected[j] += static_cast<double>(weights[q * rows + t]) * static_cast<double>(decoded[t * n + j]);
+                expected[j] +=
+                    static_cast<double>(weights[q * rows + t]) * static_cast<double>(decoded[t * n + j]);
               }
             }
             worst = std::max(worst, ref::relative_error(ref::widen({&sums[q * n], n}), expected));
@@ -279,8 +284,10 @@ TEST_CASE("rotation and Lloyd-Max of Gaussian values: mean cosines") {
     }
   }
   const double nc = mean_cosine(rotated_codec(3, RotationKind::rht, 128, 5, ScaleRule::nc), x);
-  CHECK(nc == doctest::Approx(mean_cosine(rotated_codec(3, RotationKind::rht, 128, 5, ScaleRule::norm), x)).epsilon(1e-6));
-  CHECK(nc == doctest::Approx(mean_cosine(rotated_codec(3, RotationKind::rht, 128, 5, ScaleRule::ls), x)).epsilon(1e-6));
+  CHECK(nc == doctest::Approx(mean_cosine(rotated_codec(3, RotationKind::rht, 128, 5, ScaleRule::norm), x))
+                  .epsilon(1e-6));
+  CHECK(nc == doctest::Approx(mean_cosine(rotated_codec(3, RotationKind::rht, 128, 5, ScaleRule::ls), x))
+                  .epsilon(1e-6));
 }
 
 TEST_CASE("a value codec refuses what does not fit, and changes the mode of its output") {

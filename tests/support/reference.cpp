@@ -34,7 +34,9 @@ double dot(std::span<const double> a, std::span<const double> b) {
 
 double norm(std::span<const double> a) { return std::sqrt(dot(a, a)); }
 
-double cosine(std::span<const double> a, std::span<const double> b) { return dot(a, b) / (norm(a) * norm(b)); }
+double cosine(std::span<const double> a, std::span<const double> b) {
+  return dot(a, b) / (norm(a) * norm(b));
+}
 
 double relative_error(std::span<const double> a, std::span<const double> b) {
   Vector difference(a.size());
@@ -135,7 +137,8 @@ Matrix hadamard(const HadamardPlan& plan) {
 }
 
 bool is_hadamard(const Matrix& h) {
-  // Rows as bit masks: the inner product of two +-1 rows is n less twice the number of places where they differ.
+  // Rows as bit masks: the inner product of two +-1 rows is n less twice the number of places where they
+  // differ.
   const std::size_t n = h.order, words = (n + 63) / 64;
   std::vector<std::uint64_t> negative(n * words);
   for (std::size_t i = 0; i < n; ++i) {
@@ -148,7 +151,8 @@ bool is_hadamard(const Matrix& h) {
     for (std::size_t j = 0; j < i; ++j) {
       std::size_t differing = 0;
       for (std::size_t w = 0; w < words; ++w) {
-        differing += static_cast<std::size_t>(std::popcount(negative[i * words + w] ^ negative[j * words + w]));
+        differing +=
+            static_cast<std::size_t>(std::popcount(negative[i * words + w] ^ negative[j * words + w]));
       }
       if (2 * differing != n) return false;
     }
@@ -189,17 +193,19 @@ double from_half(std::uint16_t bits) {
   const double sign = (bits & 0x8000u) != 0 ? -1 : 1;
   const int exponent = (bits >> 10) & 31, mantissa = bits & 1023;
   if (exponent == 31) {
-    return mantissa == 0 ? sign * std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
+    return mantissa == 0 ? sign * std::numeric_limits<double>::infinity()
+                         : std::numeric_limits<double>::quiet_NaN();
   }
   return exponent == 0 ? sign * std::ldexp(mantissa, -24) : sign * std::ldexp(1024 + mantissa, exponent - 25);
 }
 
 std::uint16_t to_half(double value) {
-  // Bit patterns of positive halves grow with their values. Entry 0x7c00 stands for 65536, where the next binade would
-  // begin: what rounds to it is infinite.
+  // Bit patterns of positive halves grow with their values. Entry 0x7c00 stands for 65536, where the next
+  // binade would begin: what rounds to it is infinite.
   static const std::vector<double> halves = [] {
     std::vector<double> table;
-    for (unsigned bits = 0; bits < 0x7c00u; ++bits) table.push_back(from_half(static_cast<std::uint16_t>(bits)));
+    for (unsigned bits = 0; bits < 0x7c00u; ++bits)
+      table.push_back(from_half(static_cast<std::uint16_t>(bits)));
     table.push_back(65536);
     return table;
   }();
@@ -255,20 +261,20 @@ double integrate(double a, double b, double panel, const Function& function) {
   double sum = 0;
   for (std::size_t p = 0; p < panels; ++p) {
     const double middle = a + half * static_cast<double>(2 * p + 1);
-    for (std::size_t k = 0; k < kNodes; ++k) sum += rule.weight[k] * half * function(middle + half * rule.node[k]);
+    for (std::size_t k = 0; k < kNodes; ++k)
+      sum += rule.weight[k] * half * function(middle + half * rule.node[k]);
   }
   return sum;
 }
 
-// Integral over [a, b] of function(y) f(y). With y = sin t, f(y) dy = C cos(t)^(d-2) dt is smooth up to the ends of the
-// support; panels of half a standard deviation resolve it to the last digit.
+// Integral over [a, b] of function(y) f(y). With y = sin t, f(y) dy = C cos(t)^(d-2) dt is smooth up to the
+// ends of the support; panels of half a standard deviation resolve it to the last digit.
 template <typename Function>
 double sphere_integral(int head_dim, double a, double b, const Function& function) {
   const double d = head_dim;
   const double c = std::exp(std::lgamma(d / 2) - std::lgamma((d - 1) / 2)) / std::sqrt(std::numbers::pi);
-  return integrate(std::asin(a), std::asin(b), 0.5 / std::sqrt(d), [&](double t) {
-    return function(std::sin(t)) * c * std::pow(std::cos(t), d - 2);
-  });
+  return integrate(std::asin(a), std::asin(b), 0.5 / std::sqrt(d),
+                   [&](double t) { return function(std::sin(t)) * c * std::pow(std::cos(t), d - 2); });
 }
 
 }  // namespace
@@ -310,7 +316,8 @@ Vector lloyd_max(int head_dim, int bits) {
 
 int cell(const Codebook& codebook, double y) {
   int index = 0;
-  while (index + 1 < (1 << codebook.bits) && y > codebook.boundaries[static_cast<std::size_t>(index) + 1]) ++index;
+  while (index + 1 < (1 << codebook.bits) && y > codebook.boundaries[static_cast<std::size_t>(index) + 1])
+    ++index;
   return index;
 }
 
@@ -327,7 +334,8 @@ std::vector<std::uint8_t> pack(std::span<const int> codes, int bits) {
   std::size_t position = 0;
   for (const int code : codes) {
     for (int bit = 0; bit < bits; ++bit, ++position) {
-      if ((code >> bit & 1) != 0) bytes[position / 8] = static_cast<std::uint8_t>(bytes[position / 8] | 1 << position % 8);
+      if ((code >> bit & 1) != 0)
+        bytes[position / 8] = static_cast<std::uint8_t>(bytes[position / 8] | 1 << position % 8);
     }
   }
   return bytes;
@@ -375,8 +383,9 @@ Vector decode_mse(const Matrix& rotation, const Codebook& codebook, std::span<co
   return multiply_transposed(rotation, c);
 }
 
-Vector decode_prod(const Matrix& rotation, const Matrix& sketch, const Codebook& codebook, std::span<const int> codes,
-                   double n, std::span<const int> signs, double residual_norm, double alpha) {
+Vector decode_prod(const Matrix& rotation, const Matrix& sketch, const Codebook& codebook,
+                   std::span<const int> codes, double n, std::span<const int> signs, double residual_norm,
+                   double alpha) {
   const Vector back = multiply_transposed(sketch, Vector(signs.begin(), signs.end()));
   Vector sum = centroids_of(codebook, codes);
   const auto d = static_cast<double>(sum.size());

@@ -10,8 +10,9 @@
 #include "core/rotation.h"
 #include "core/sketch.h"
 
-// The codec once more, slow and obvious, in float64 and from the definitions: what core/ is compared with. It shares
-// no code with core/; it only reads the random objects (signs, permutations, matrices) that core/ drew.
+// The codec once more, slow and obvious, in float64 and from the definitions: what core/ is compared with. It
+// shares no code with core/; it only reads the random objects (signs, permutations, matrices) that core/
+// drew.
 namespace tq::reference {
 
 using Vector = std::vector<double>;
@@ -52,15 +53,16 @@ Matrix dense(const Rotation& rotation);
 Matrix dense(const Sketch& sketch);
 
 // --- binary16 ---
-// The nearest half of a finite value, ties to the even mantissa; +-infinity from 65520 on. By search in a table.
+// The nearest half of a finite value, ties to the even mantissa; +-infinity from 65520 on. By search in a
+// table.
 std::uint16_t to_half(double value);
 double from_half(std::uint16_t bits);
 // Half as far from `value` as its rounding may lie: half a unit in the last place of binary16 at that size.
 double half_rounding(double value);
 
 // --- codebooks ---
-// Integrals of f and t f over [a, b] by Gauss-Legendre quadrature, f the density of one coordinate of a uniformly
-// random unit vector in R^d.
+// Integrals of f and t f over [a, b] by Gauss-Legendre quadrature, f the density of one coordinate of a
+// uniformly random unit vector in R^d.
 struct CellMoments {
   double mass, first;
 };
@@ -85,8 +87,9 @@ Vector centroids_of(const Codebook& codebook, std::span<const int> codes);
 double scale_of(ScaleRule rule, double n, std::span<const double> y, std::span<const double> c);
 Vector decode_mse(const Matrix& rotation, const Codebook& codebook, std::span<const int> codes, double g);
 // `signs`: +1 or -1.
-Vector decode_prod(const Matrix& rotation, const Matrix& sketch, const Codebook& codebook, std::span<const int> codes,
-                   double n, std::span<const int> signs, double residual_norm, double alpha);
+Vector decode_prod(const Matrix& rotation, const Matrix& sketch, const Codebook& codebook,
+                   std::span<const int> codes, double n, std::span<const int> signs, double residual_norm,
+                   double alpha);
 
 // --- group values ---
 struct Group {

@@ -8,8 +8,8 @@
 
 namespace tq::test {
 
-// Seed of every randomised test of this run: TQ_TEST_SEED, else fresh from std::random_device. Printed once, so that
-// a failure can be repeated.
+// Seed of every randomised test of this run: TQ_TEST_SEED, else fresh from std::random_device. Printed once,
+// so that a failure can be repeated.
 std::uint64_t test_seed();
 
 // `count` values N(0, size^2).
