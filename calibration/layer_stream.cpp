@@ -1,7 +1,6 @@
 #include "calibration/layer_stream.h"
 
 #include <algorithm>
-#include <future>
 
 namespace tq {
 
@@ -47,18 +46,13 @@ void LayerStream::for_each(const std::function<void(const TokenBlock&)>& visit) 
     for (const TokenBlock& block : cache_) visit(block);
     return;
   }
-  const auto read_next = [&](std::size_t begin) {
+  for (std::size_t begin = 0; begin < tokens_;) {
     const std::size_t part_end = split_ != nullptr ? split_->run_end(begin) : tokens_;
-    return read(begin, std::min({tokens_, part_end, (begin / block_tokens_ + 1) * block_tokens_}));
-  };
-  std::future<TokenBlock> next;
-  if (tokens_ > 0) next = std::async(std::launch::async, read_next, 0);
-  while (next.valid()) {
-    TokenBlock block = next.get();
-    const std::size_t end = block.begin + block.count;
-    if (end < tokens_) next = std::async(std::launch::async, read_next, end);
+    const std::size_t end = std::min({tokens_, part_end, (begin / block_tokens_ + 1) * block_tokens_});
+    TokenBlock block = read(begin, end);
     visit(block);
     if (cacheable_) cache_.push_back(std::move(block));
+    begin = end;
   }
 }
 

@@ -18,8 +18,7 @@ struct TokenBlock {
 };
 
 // One layer of a capture, block by block, as often as asked. A layer that fits in `cache_bytes` is read once
-// and kept; a larger one is read again on every pass. The next block is read while the caller works on this
-// one.
+// and kept; a larger one is read again on every pass.
 class LayerStream {
  public:
   static constexpr std::size_t kCacheBytes = std::size_t{96} << 20;

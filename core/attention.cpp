@@ -1,5 +1,7 @@
 #include "core/attention.h"
 
+#include <algorithm>
+
 #include "core/half.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -115,6 +117,20 @@ HWY_INLINE void for_each_group(float* HWY_RESTRICT row, std::size_t count, float
   std::copy_n(rest, count - i, row + i);
 }
 
+float largest_of(const float* scores, std::size_t count) {
+  FloatRow most = broadcast(kMaskedScore);
+  std::size_t i = 0;
+  for (; i + kTileRows <= count; i += kTileRows) {
+    const FloatRow group = load_unaligned(scores + i);
+    for (std::size_t v = 0; v < kVectors; ++v) most.v[v] = hn::Max(most.v[v], group.v[v]);
+  }
+  HWY_ALIGN float lanes[kTileRows];
+  store(most, lanes);
+  float largest = *std::max_element(lanes, lanes + kTileRows);
+  for (; i < count; ++i) largest = HWY_MAX(largest, scores[i]);
+  return largest;
+}
+
 // Overwrites scores by exp(score - max); returns their sum.
 float exponentiate(float* scores, std::size_t count, float max) {
   FloatRow sum = broadcast(0);
@@ -173,6 +189,7 @@ HWY_EXPORT(dense_score_block);
 HWY_EXPORT(weighted_rows);
 HWY_EXPORT(error_product_block);
 HWY_EXPORT(exponentiate);
+HWY_EXPORT(largest_of);
 HWY_EXPORT(score_product_row);
 }  // namespace
 
@@ -208,14 +225,14 @@ void SoftmaxStream::raise(float block_max, std::size_t top) {
 
 SoftmaxStream::Block SoftmaxStream::add(float* scores, std::size_t count, std::size_t first) {
   Block block;
-  const float* largest = std::max_element(scores, scores + count);
-  if (count == 0 || !(*largest > kMaskedScore)) {
+  const float largest = HWY_DYNAMIC_DISPATCH(largest_of)(scores, count);
+  if (!(largest > kMaskedScore)) {
     rescale_ = 1;
     std::fill_n(scores, count, 0.0f);
     return block;
   }
-  block.max = *largest;
-  block.top = first + static_cast<std::size_t>(largest - scores);
+  block.max = largest;
+  block.top = first + static_cast<std::size_t>(std::find(scores, scores + count, largest) - scores);
   raise(block.max, block.top);
   block.reference = max_;
   block.sum = static_cast<double>(HWY_DYNAMIC_DISPATCH(exponentiate)(scores, count, max_));
