@@ -10,11 +10,12 @@
 namespace tq {
 namespace {
 
-// Text of an artefact inside a comment: printable ASCII that can neither end the comment nor continue a line.
-std::string comment_text(std::string_view text) {
+// Text of an artefact inside a comment or a string: printable ASCII that can neither end it nor continue a
+// line.
+std::string plain_text(std::string_view text) {
   std::string out;
   for (const char c : text) {
-    const bool plain = c >= 0x20 && c < 0x7f && c != '*' && c != '\\' && c != '?';
+    const bool plain = c >= 0x20 && c < 0x7f && c != '*' && c != '\\' && c != '?' && c != '"';
     out += plain ? c : '_';
   }
   return out;
@@ -65,12 +66,20 @@ void write_layer(HeaderWriter& out, std::size_t index, const LayerArtefact& laye
   out.line("/* Layer {}: {}, {} */", index, describe(layer.key), describe(layer.value));
   define("HEAD_DIM", layer.head_dim);
   define("KV_HEADS", layer.num_kv_heads);
+  const auto define_text = [&](std::string_view name, std::string_view value) {
+    define(name, fmt::format("\"{}\"", value));
+  };
+  define_text("KEY_MODE", to_string(layer.key.mode));
+  define_text("KEY_SCALE", to_string(layer.key.scale));
+  define_text("KEY_SKETCH", to_string(layer.key.sketch));
   define("KEY_TABLE_BITS", layer.key.table_bits());
   define("KEY_TABLES", layer.key_tables.size());
   define("KEY_SIGN_BIT", layer.key.mode == KeyMode::prod ? 1 : 0);
+  define_text("VALUE_MODE", to_string(layer.value.mode));
+  define_text("VALUE_SCALE", to_string(layer.value.scale));
   define("VALUE_BITS", layer.value.bits);
   define("VALUE_TABLES", layer.value_tables.size());
-  if (layer.value.mode == ValueMode::group) define("VALUE_GROUP_SIZE", layer.value.group_size);
+  define("VALUE_GROUP_SIZE", layer.value.group_size);
 
   const std::size_t keys = layer.key_tables.size(), values = layer.value_tables.size();
   for (std::size_t h = 0; h < keys; ++h) {
@@ -89,9 +98,7 @@ void write_layer(HeaderWriter& out, std::size_t index, const LayerArtefact& laye
 std::string c_header_text(const Artefact& artefact) {
   HeaderWriter out;
   out.line("{}", kCHeaderFirstLine);
-  out.line(" * model: {}", comment_text(artefact.provenance.model));
   out.line(" * codec: {}", describe_codec(artefact));
-  out.line(" * key basis: {}", artefact.key_basis);
   out.line(" *");
   out.line(
       " * A coordinate y of the rotated unit vector has index i when boundaries[i] < y <= boundaries[i + 1], "
@@ -105,8 +112,12 @@ std::string c_header_text(const Artefact& artefact) {
   out.line("#define TURBOQUANT_TABLES_H");
   out.line("");
   out.line("#define TQ_ARTEFACT_SHA256 \"{}\"", artefact_digest(artefact));
+  out.line("#define TQ_MODEL \"{}\"", plain_text(artefact.provenance.model));
   out.line("#define TQ_NUM_LAYERS {}", artefact.layers.size());
   out.line("#define TQ_NUM_Q_HEADS {}", artefact.num_q_heads);
+  out.line("#define TQ_KEY_BASIS \"{}\"", artefact.key_basis);
+  // Without it: 1 / sqrt(head_dim).
+  if (artefact.softmax_scale) out.line("#define TQ_SOFTMAX_SCALE {:a}", *artefact.softmax_scale);
 
   // A dense matrix would be most of the file: the seed and the digest stand for it, the safetensors export
   // carries it.

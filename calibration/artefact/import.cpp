@@ -149,8 +149,8 @@ Artefact import_artefact(const std::string& path) {
   const std::vector<std::string> missing = missing_items(tables);
   if (!missing.empty()) {
     throw InputError(
-        "{}: cannot become an artefact, it lacks {}; the safetensors export and a whole upstream-json or "
-        "kv-json export carry everything",
+        "{}: cannot become an artefact, it lacks {}; a whole export of any format "
+        "carries everything",
         path, fmt::join(missing, ", "));
   }
   if (!tables.unknown.empty()) {

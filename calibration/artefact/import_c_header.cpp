@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -52,11 +53,41 @@ class HeaderParser {
     }
     return *value;
   }
+  bool has_macro(const std::string& name) const { return macros_.contains(name); }
   std::string text_macro(const std::string& name) const {
-    const auto found = macros_.find(name);
-    if (found == macros_.end() || found->second.size() < 2)
-      throw InputError("{}: {} is not defined", path_, name);
-    return found->second.substr(1, found->second.size() - 2);
+    const std::string value = value_of(name);
+    if (value.size() < 2 || value.front() != '"' || value.back() != '"')
+      throw InputError("{}: {}: a text in quotes is wanted", path_, name);
+    return value.substr(1, value.size() - 2);
+  }
+  template <typename Enum>
+  Enum choice_macro(const std::string& name) const {
+    try {
+      return parse_choice<Enum>(name, printable(text_macro(name)));
+    } catch (const UsageError& error) {
+      throw InputError("{}: {}", path_, error.what());
+    }
+  }
+  // "7ull"
+  std::uint64_t seed_macro(const std::string& name) const {
+    const std::string value = value_of(name);
+    const auto seed = value.ends_with("ull")
+                          ? parse_integer<std::uint64_t>(std::string_view(value).substr(0, value.size() - 3))
+                          : std::nullopt;
+    if (!seed) throw InputError("{}: {}: a seed like 7ull is wanted", path_, name);
+    return *seed;
+  }
+  // "0x1.6a09e6p-4", exact.
+  double number_macro(const std::string& name) const {
+    const std::string value = value_of(name);
+    double number = 0;
+    const auto [end, error] = std::from_chars(value.data() + std::min<std::size_t>(2, value.size()),
+                                              value.data() + value.size(), number, std::chars_format::hex);
+    if (!value.starts_with("0x") || error != std::errc() || end != value.data() + value.size() ||
+        !std::isfinite(number)) {
+      throw InputError("{}: {}: a hexadecimal float is wanted", path_, name);
+    }
+    return number;
   }
   std::vector<double> table(const std::string& name) {
     auto node = tables_.extract(name);
@@ -71,6 +102,11 @@ class HeaderParser {
   }
 
  private:
+  const std::string& value_of(const std::string& name) const {
+    const auto found = macros_.find(name);
+    if (found == macros_.end()) throw InputError("{}: {} is not defined", path_, name);
+    return found->second;
+  }
   [[noreturn]] void fail(std::string_view what) const {
     throw InputError("{}: line {}: {}", path_, number_, what);
   }
@@ -154,6 +190,13 @@ class HeaderParser {
   std::map<std::string, std::vector<double>> tables_;
 };
 
+// A rotation or sketch by its seed and digest; the signs in the file are for the C compiler.
+SeededObject seeded_object(const HeaderParser& header, std::string_view what, int head_dim) {
+  const std::string prefix = fmt::format("TQ_{}_D{}_", what, head_dim);
+  return {header.text_macro(prefix + "KIND"), header.seed_macro(prefix + "SEED"),
+          header.text_macro(prefix + "SHA256")};
+}
+
 }  // namespace
 
 ImportedTables read_c_header(std::string_view text, const std::string& path) {
@@ -162,6 +205,9 @@ ImportedTables read_c_header(std::string_view text, const std::string& path) {
   out.format = SourceFormat::c_header;
   out.digest = header.text_macro("TQ_ARTEFACT_SHA256");
   out.num_q_heads = header.macro("TQ_NUM_Q_HEADS", 1, kMaxHeads);
+  out.provenance.model = header.text_macro("TQ_MODEL");
+  out.key_basis = header.text_macro("TQ_KEY_BASIS");
+  if (header.has_macro("TQ_SOFTMAX_SCALE")) out.softmax_scale = header.number_macro("TQ_SOFTMAX_SCALE");
   const int layers = header.macro("TQ_NUM_LAYERS", 1, static_cast<int>(kMaxLayers));
   for (std::size_t i = 0; i < static_cast<std::size_t>(layers); ++i) {
     ImportedLayer layer;
@@ -186,6 +232,17 @@ ImportedTables read_c_header(std::string_view text, const std::string& path) {
         static_cast<std::size_t>(header.macro(c_header_macro(i, "KEY_TABLES"), 1, kMaxHeads));
     const auto value_tables =
         static_cast<std::size_t>(header.macro(c_header_macro(i, "VALUE_TABLES"), 0, kMaxHeads));
+    const KeyMode mode = header.choice_macro<KeyMode>(c_header_macro(i, "KEY_MODE"));
+    layer.key = KeyConfig{mode, key_bits + (mode == KeyMode::prod ? 1 : 0),
+                          header.choice_macro<ScaleRule>(c_header_macro(i, "KEY_SCALE")),
+                          header.choice_macro<SketchKind>(c_header_macro(i, "KEY_SKETCH"))};
+    layer.value = ValueConfig{header.choice_macro<ValueMode>(c_header_macro(i, "VALUE_MODE")), value_bits,
+                              header.macro(c_header_macro(i, "VALUE_GROUP_SIZE"), 1, kMostDims),
+                              header.choice_macro<ScaleRule>(c_header_macro(i, "VALUE_SCALE"))};
+    out.seeded_rotations.try_emplace(layer.head_dim, seeded_object(header, "ROTATION", layer.head_dim));
+    if (mode == KeyMode::prod) {
+      out.seeded_sketches.try_emplace(layer.head_dim, seeded_object(header, "SKETCH", layer.head_dim));
+    }
     layer.key_tables = read_side("key", key_tables, key_bits, true);
     layer.value_tables = read_side("value", value_tables, value_bits, false);
     out.layers.push_back(std::move(layer));

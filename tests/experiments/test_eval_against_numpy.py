@@ -266,8 +266,8 @@ class EvalAgainstNumpy(unittest.TestCase):
         self.assertTrue(any(stored.gates["value"].kept == 1 for _, stored in layers))
 
     def test_qr_rotation_with_tables_a_head(self):
-        self.check(self.small, "--key-mode", "prod", "--key-bits", 4, "--rotation", "qr", "--value-bits", 2, per_head=True,
-                   holdout="blocks")
+        self.check(self.small, "--key-mode", "prod", "--key-bits", 4, "--rotation", "qr", "--value-bits", 2,
+                   per_head=True, holdout="blocks")
 
     def test_alpha_for_the_cosine(self):
         self.check(self.small, "--key-mode", "prod", "--sketch", "gaussian", alpha="cos")

@@ -1,6 +1,6 @@
 """Runs the program under test, and makes the captures that it is run on.
 
-Every test script is called as: test_x.py TQ_BINARY SAMPLE_CAPTURE [more], and takes these off sys.argv before unittest sees them.
+A test script gets TQ_BINARY as its first argument, and takes its arguments off sys.argv before unittest sees them.
 """
 
 import json

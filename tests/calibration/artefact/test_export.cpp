@@ -60,12 +60,9 @@ TEST_CASE("every export reads back to the same float32 tables and, where it carr
       CHECK(tables.unknown.empty());
       CHECK(tables.digest == tq::artefact_digest(artefact));
       check_same_tables(tables, tq::tables_of(artefact));
-      if (format == ExportFormat::c_header) {
-        CHECK_THROWS_AS(tq::import_artefact(path), tq::InputError);
-        continue;
-      }
       tq::Artefact back = tq::import_artefact(path);
       CHECK(tq::artefact_digest(back) == tq::artefact_digest(artefact));
+      if (format == ExportFormat::c_header) continue;  // float32, and of the provenance the model alone
       CHECK(back.provenance == artefact.provenance);
       if (format == ExportFormat::safetensors) continue;  // float32
       REQUIRE(back.layers.size() == artefact.layers.size());
