@@ -256,7 +256,7 @@ LayerMetrics LayerEvaluation::metrics(std::size_t contender, std::size_t part) c
   means(state.values, metrics.value_relative_mse, metrics.value_cosine);
   double kl = 0, agree = 0, error = 0, cross = 0, square = 0, difference = 0;
   std::size_t judged = 0;
-  std::vector<float> exact_output(d_), output(d_);
+  std::vector<float> exact_output, output;
   for (std::size_t q = 0; q < state.queries.size(); ++q) {
     const QueryState& query = state.queries[q];
     if (!query.judged) continue;
@@ -271,15 +271,17 @@ LayerMetrics LayerEvaluation::metrics(std::size_t contender, std::size_t part) c
     // What was added up is the output times the softmax's sum.
     const float exact_gain = static_cast<float>(1 / exact_[q].sum());
     const float gain = static_cast<float>(1 / query.softmax.sum());
-    for (std::size_t j = 0; j < d_; ++j) {
-      exact_output[j] = exact_output_[q * d_ + j] * exact_gain;
-      output[j] = state.output[q * d_ + j] * gain;
+    for (std::size_t j = q * d_; j < (q + 1) * d_; ++j) {
+      exact_output.push_back(exact_output_[j] * exact_gain);
+      output.push_back(state.output[j] * gain);
     }
-    ErrorProducts products;
-    error_products(exact_output.data(), output.data(), 1, d_, &products);
-    if (products.xx > 0) error += static_cast<double>(products.dd) / static_cast<double>(products.xx);
   }
   if (judged == 0) return metrics;
+  std::vector<ErrorProducts> outputs(output.size() / d_);
+  error_products(exact_output.data(), output.data(), outputs.size(), d_, outputs.data());
+  for (const ErrorProducts& products : outputs) {
+    if (products.xx > 0) error += static_cast<double>(products.dd) / static_cast<double>(products.xx);
+  }
   const double n = static_cast<double>(judged);
   if (!contenders_[contender].keys.empty()) {
     metrics.softmax_kl = kl / n;
