@@ -1,6 +1,7 @@
 #include "calibration/layer_statistics.h"
 
 #include "core/attention.h"
+#include "core/tile.h"
 
 namespace tq {
 namespace {
@@ -56,7 +57,7 @@ LayerHistograms collect_histograms(LayerContext& layer, bool per_head, bool keys
     layer.progress(block.count);
     if (layer.held_out(block)) return;
       // Tasks: every head's keys, then every head's values.
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(team_size(2 * heads))
     for (std::size_t task = 0; task < 2 * heads; ++task) {
       const std::size_t head = task % heads;
       const bool is_key = task < heads;
@@ -94,7 +95,7 @@ std::vector<std::vector<ResidualStatistics>> collect_residuals(
   layer.stream.for_each([&](const TokenBlock& block) {
     layer.progress(block.count);
     if (layer.held_out(block)) return;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(team_size(sets* heads))
     for (std::size_t task = 0; task < sets * heads; ++task) {
       const std::size_t set = task / heads, head = task % heads;
       ResidualStatistics& into = statistics[set][head];

@@ -1,7 +1,7 @@
 #include "datasets/box_reader.h"
 
-#include <omp.h>
 #include <libdeflate.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <bit>
@@ -17,8 +17,8 @@ namespace {
 
 constexpr std::size_t kMaxStoredInFlight = std::size_t{64} << 20;
 constexpr std::size_t kMaxDecodedInFlight = std::size_t{512} << 20;
-// Less than this is decoded sooner than threads wake.
-constexpr std::size_t kWorthThreads = std::size_t{1} << 19;
+// Less than this is decoded sooner than one more thread wakes.
+constexpr std::size_t kWorthThread = std::size_t{1} << 18;
 // A batch of chunks this large keeps threads from waiting for one another at its end.
 constexpr std::size_t kBatchBytes = std::size_t{16} << 20;
 constexpr std::size_t kChecksumBytes = 4;
@@ -221,10 +221,10 @@ void BoxReader::read_chunks(const Object& dataset, const Extents& start, const E
       batch.push_back(fetch(dataset, wanted[next]));
       stored_bytes += batch.back().bytes.size();
     }
-    const bool worth_threads = batch.size() > 1 && batch.size() * chunk_bytes_ >= kWorthThreads;
     std::vector<const char*> faults(batch.size(), nullptr);
     std::vector<std::vector<std::byte>> decoded(batch.size());
-    const int team = worth_threads ? static_cast<int>(threads) : 1;
+    const std::size_t worth = batch.size() * chunk_bytes_ / kWorthThread;
+    const int team = static_cast<int>(std::clamp<std::size_t>(std::min(worth, batch.size()), 1, threads));
 #pragma omp parallel for schedule(dynamic) num_threads(team)
     for (std::size_t i = 0; i < batch.size(); ++i) {
       try {

@@ -294,7 +294,10 @@ def main():
     options = parser.parse_args()
     start = time.perf_counter()
     with h5py.File(options.capture, "r") as file:
-        if file.attrs["axis_order"] != "tokens,heads,head_dim":
+        axis_order = file.attrs["axis_order"]
+        if isinstance(axis_order, bytes):  # a string of fixed length
+            axis_order = axis_order.decode()
+        if axis_order != "tokens,heads,head_dim":
             raise SystemExit("this program reads axis_order tokens,heads,head_dim only")
         tables, layers = calibrate(file, options)
     with phase("write"):
