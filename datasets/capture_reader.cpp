@@ -26,7 +26,7 @@ constexpr std::size_t kMaxTensorBytes = std::size_t{1} << 44;
 constexpr std::size_t kChunkCacheBytes = std::size_t{64} << 20;
 // What read() of preferred_rows() may fill, in bytes of float32, and what it should at least be worth a call.
 constexpr std::size_t kMaxPreferredBytes = std::size_t{512} << 20;
-constexpr std::size_t kMinPreferredBytes = std::size_t{16} << 20;
+constexpr std::size_t kMinPreferredBytes = std::size_t{4} << 20;
 // Metadata is looked through in blocks of this many tokens.
 constexpr std::size_t kIndexBlock = 65536;
 
