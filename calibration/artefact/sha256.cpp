@@ -31,7 +31,7 @@ std::uint32_t big_endian(const std::uint8_t* bytes) {
          bytes[3];
 }
 
-// The same rounds by the CPU's SHA instructions, five times as fast: a capture of hundreds of gigabytes is
+// The same rounds by the CPU's SHA instructions, which are faster: a capture of hundreds of gigabytes is
 // hashed while it is calibrated. The state lives in two registers as ABEF and CDGH.
 __attribute__((target("sha,sse4.1"))) void compress_with_sha_instructions(std::array<std::uint32_t, 8>& state,
                                                                           const std::uint8_t* block) {

@@ -133,7 +133,7 @@ TEST_CASE("ready residuals give alpha alone") {
   const tq::LayerArtefact& layer = artefact.layers.front();
   CHECK(layer.key_gate.kept == 1);
   CHECK(layer.key_tables.front().qjl_scale == doctest::Approx(tq::isotropic_alpha_orthogonal(64)).epsilon(0.01));
-  // codec.md's residual energies for an isotropic residual and an orthogonal sketch: unbiased 0.57, alpha* 0.36.
+  // Residual energies in theory, for an isotropic residual and an orthogonal sketch: unbiased 0.57, alpha* 0.36.
   CHECK(layer.key_gate.candidates[0].held_out.relative_mse == doctest::Approx(0.57).epsilon(0.03));
   CHECK(layer.key_gate.candidates[1].held_out.relative_mse == doctest::Approx(0.36).epsilon(0.03));
   CHECK_THROWS_AS(tq::calibrate(capture, prod_options(tq::AlphaTarget::cos), nothing), tq::UsageError);
