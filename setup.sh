@@ -11,9 +11,14 @@ usage: ./setup.sh COMMAND
   build     build everything (build/release)
   bundle    build/turboquant-lab-VERSION-ARCH.tar.gz: `tq` with every library it needs but the C library
   packages  only install the packages that are missing
+  nvrtc     only install NVRTC, CUDA's run-time compiler, where there is none: GPU commands need it and a driver,
+            no other part of the CUDA toolkit
 
 Every command first installs missing packages with apt-get, as root or through sudo; where neither is to be had it
 prints the command to run. Supported: Debian 12 or newer, Ubuntu 24.04 or newer. No GPU is needed.
+
+The tests compile GPU kernels: where no NVRTC (12.0 or newer) is found, `test` and `nvrtc` install it with pip below
+build/nvrtc. TQ_NVRTC_LIBRARY, the library or its folder, makes `tq` and the tests use that one and no other.
 
 example: ./setup.sh demo
 TEXT
@@ -98,6 +103,54 @@ configure_and_build() {
   cmake --build --preset "$preset" ${2:+--target "$2"} >&2
 }
 
+# What a program of ours would find: tq looks in the same places (jit/nvrtc_api.h).
+nvrtc_is_present() {
+  [[ -z ${TQ_NVRTC_LIBRARY:-} ]] || return 0
+  local folder folders library
+  IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
+  for folder in "${folders[@]}" "${CUDA_HOME:-}/lib64" "${CUDA_PATH:-}/lib64" /usr/local/cuda/lib64; do
+    for library in "$folder"/libnvrtc.so.1[23]; do
+      [[ ! -e $library ]] || return 0
+    done
+  done
+  # The loader's list may name files that are gone.
+  while read -r library; do
+    [[ ! -e $library ]] || return 0
+  done < <(PATH=$PATH:/sbin:/usr/sbin ldconfig -p | sed -n 's/.*libnvrtc\.so\.1[23] .*x86-64.*=> //p')
+  return 1
+}
+
+# The package for the driver at hand: an older one does not take what a newer compiler makes.
+nvrtc_wheel() {
+  if command -v nvidia-smi >/dev/null && nvidia-smi 2>/dev/null | grep -q 'CUDA Version: 12\.'; then
+    printf 'nvidia-cuda-nvrtc-cu12'
+  else
+    printf 'nvidia-cuda-nvrtc>=13,<14'
+  fi
+}
+
+# Finds or installs NVRTC, and exports TQ_NVRTC_LIBRARY where it is the one below build/nvrtc.
+ensure_nvrtc() {
+  if nvrtc_is_present; then return 0; fi
+  local folder=$PWD/build/nvrtc libraries
+  shopt -s nullglob
+  libraries=("$folder"/nvidia/*/lib/libnvrtc.so.1[23])
+  if ((!${#libraries[@]})); then
+    python3 -m pip --version >/dev/null 2>&1 || install_packages python3 python3-pip
+    say "installing NVRTC below build/nvrtc (about 60 MB to download)"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+      --only-binary :all: --upgrade --target "$folder" "$(nvrtc_wheel)" >&2 ||
+      fail "pip could not install NVRTC, see above"
+    libraries=("$folder"/nvidia/*/lib/libnvrtc.so.1[23])
+    ((${#libraries[@]})) || fail "the package that pip installed holds no libnvrtc.so.12 or .13"
+  fi
+  shopt -u nullglob
+  export TQ_NVRTC_LIBRARY=${libraries[0]}
+  # `tq` looks in ../lib beside its own folder, so that it needs no variable.
+  mkdir -p build/release/lib
+  ln -sf "${libraries[0]%/*}"/libnvrtc*.so.* build/release/lib/
+}
+
 # Tests run side by side: a thread that spins while it waits takes the core from another test.
 run_tests() { OMP_WAIT_POLICY=passive ctest --preset "$1" --parallel "$(nproc)"; }
 
@@ -112,6 +165,7 @@ case $1 in
     ;;
   test)
     install_packages "${build_packages[@]}" "${test_packages[@]}"
+    ensure_nvrtc
     configure_and_build release
     run_tests release
     configure_and_build sanitize
@@ -127,6 +181,10 @@ case $1 in
     ;;
   packages)
     install_packages "${build_packages[@]}" "${test_packages[@]}"
+    ;;
+  nvrtc)
+    ensure_nvrtc
+    say "NVRTC: ${TQ_NVRTC_LIBRARY:-found where the loader or the CUDA toolkit keeps it}"
     ;;
   -h | --help)
     usage

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "calibration/cache_backend.h"
 #include "calibration/evaluation.h"
 #include "calibration/fit_alpha.h"
 #include "calibration/fit_codebook.h"
@@ -10,6 +11,7 @@
 #include "calibration/layer_statistics.h"
 #include "calibration/residual_alpha.h"
 #include "core/error.h"
+#include "core/value_codec.h"
 
 namespace tq {
 namespace {
@@ -86,7 +88,7 @@ void judge(LayerContext& layer, const CalibrationOptions& options,
   for (const auto& candidate : keys) {
     Contender contender{candidate.name, false, {}, {}};
     for (const KeyTables& tables : candidate.tables) {
-      contender.keys.push_back(std::make_shared<KeyCodec>(options.key, layer.rotation, layer.sketch, tables));
+      contender.keys.push_back(host_backend().keys(options.key, layer.rotation, layer.sketch, tables));
     }
     contenders.push_back(std::move(contender));
   }
@@ -94,7 +96,7 @@ void judge(LayerContext& layer, const CalibrationOptions& options,
     Contender contender{candidate.name, true, {}, {}};
     for (const Codebook& table : candidate.tables) {
       contender.values.push_back(
-          std::make_shared<ValueCodec>(options.value, layer.info.head_dim, layer.rotation, table));
+          host_backend().values(options.value, layer.info.head_dim, layer.rotation, table));
     }
     contenders.push_back(std::move(contender));
   }

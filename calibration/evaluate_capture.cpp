@@ -1,38 +1,47 @@
 #include "calibration/evaluate_capture.h"
 
-#include <algorithm>
+#include <cmath>
 #include <map>
+#include <optional>
 
 #include "calibration/fit_alpha.h"
 #include "calibration/layer_statistics.h"
 #include "core/error.h"
+#include "core/value_codec.h"
 
 namespace tq {
 namespace {
 
-LayerReport evaluate_layer(LayerContext& layer, const KeyConfig& key,
-                           const std::vector<KeyTables>& key_tables, const ValueConfig& value,
-                           const std::vector<Codebook>& value_tables) {
+// How one layer's cache is stored. Tables: one entry, or one a KV head; none for group values.
+struct LayerCodec {
+  std::optional<KeyConfig> key;  // none: keys stay exact
+  std::vector<KeyTables> key_tables;
+  std::optional<ValueConfig> value;
+  std::vector<Codebook> value_tables;
+};
+
+LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const CacheBackend& backend) {
   LayerReport report;
   report.layer = layer.layer;
   report.head_dim = layer.info.head_dim;
   Contender contender;
-  if (layer.info.has_k) {
-    for (const KeyTables& tables : key_tables) {
-      contender.keys.push_back(std::make_shared<KeyCodec>(key, layer.rotation, layer.sketch, tables));
+  contender.measure_output = layer.info.has_v;
+  if (layer.info.has_k && codec.key) {
+    for (const KeyTables& tables : codec.key_tables) {
+      contender.keys.push_back(backend.keys(*codec.key, layer.rotation, layer.sketch, tables));
     }
-    report.key = describe(key);
-    report.bytes_per_token += layer.num_kv_heads * bytes_per_token(key, layer.info.head_dim);
+    report.key = describe(*codec.key);
+    report.bytes_per_token += layer.num_kv_heads * bytes_per_token(*codec.key, layer.info.head_dim);
     report.fp16_bytes_per_token += layer.num_kv_heads * 2 * layer.info.head_dim;
   }
-  if (layer.info.has_v) {
+  if (layer.info.has_v && codec.value) {
     // Group values have no table: one codec serves all heads.
-    for (std::size_t i = 0; i < std::max<std::size_t>(1, value_tables.size()); ++i) {
-      contender.values.push_back(std::make_shared<ValueCodec>(
-          value, layer.info.head_dim, layer.rotation, value_tables.empty() ? Codebook() : value_tables[i]));
+    const std::vector<Codebook> none{Codebook()};
+    for (const Codebook& table : codec.value_tables.empty() ? none : codec.value_tables) {
+      contender.values.push_back(backend.values(*codec.value, layer.info.head_dim, layer.rotation, table));
     }
-    report.value = describe(value);
-    report.bytes_per_token += layer.num_kv_heads * bytes_per_token(value, layer.info.head_dim);
+    report.value = describe(*codec.value);
+    report.bytes_per_token += layer.num_kv_heads * bytes_per_token(*codec.value, layer.info.head_dim);
     report.fp16_bytes_per_token += layer.num_kv_heads * 2 * layer.info.head_dim;
   }
   LayerEvaluation evaluation(layer.info.head_dim, layer.num_kv_heads, layer.num_q_heads, layer.softmax_scale,
@@ -42,6 +51,7 @@ LayerReport evaluate_layer(LayerContext& layer, const KeyConfig& key,
     layer.progress(block.count);
   });
   report.metrics = evaluation.metrics(0, 0);
+  report.standard_errors = evaluation.standard_errors(0, 0);
   return report;
 }
 
@@ -50,19 +60,26 @@ LayerReport overall(const std::vector<LayerReport>& layers) {
   LayerReport report;
   report.layer = -1;
   const auto mean = [&](std::optional<double> LayerMetrics::*field) {
-    double sum = 0;
+    double sum = 0, variance = 0;
     int count = 0;
+    bool errors = true;
     for (const LayerReport& layer : layers) {
       if (!(layer.metrics.*field)) continue;
       sum += *(layer.metrics.*field);
       ++count;
+      const std::optional<double>& error = layer.standard_errors.*field;
+      errors = errors && error;
+      variance += error ? *error * *error : 0;
     }
-    if (count > 0) report.metrics.*field = sum / count;
+    if (count == 0) return;
+    report.metrics.*field = sum / count;
+    if (errors) report.standard_errors.*field = std::sqrt(variance) / count;
   };
   for (const auto field :
        {&LayerMetrics::key_relative_mse, &LayerMetrics::key_cosine, &LayerMetrics::value_relative_mse,
         &LayerMetrics::value_cosine, &LayerMetrics::inner_product_bias, &LayerMetrics::inner_product_error,
-        &LayerMetrics::softmax_kl, &LayerMetrics::top1_agreement, &LayerMetrics::output_error}) {
+        &LayerMetrics::inner_product_variance, &LayerMetrics::softmax_kl, &LayerMetrics::top1_agreement,
+        &LayerMetrics::output_error}) {
     mean(field);
   }
   for (const LayerReport& layer : layers) {
@@ -81,40 +98,60 @@ CaptureReport finish(std::vector<LayerReport> layers) {
 
 }  // namespace
 
-CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& options,
-                               const Progress& progress) {
+CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(int index)>& open,
+                              const CodecOptions& options, const CacheBackend& backend) {
+  const bool sketched = options.quantise_keys && options.key.mode == KeyMode::prod;
+  const bool rotated =
+      options.quantise_keys || (options.quantise_values && options.value.mode == ValueMode::rotated);
   std::map<int, std::shared_ptr<const Rotation>> rotations;
   std::map<int, std::shared_ptr<const Sketch>> sketches;
   std::vector<LayerReport> layers;
-  for (int index = 0; index < capture.info().num_layers; ++index) {
-    const int d = capture.info().layers[static_cast<std::size_t>(index)].head_dim;
-    validate(options.key, d);
-    validate(options.value, d);
-    if (!rotations.contains(d)) {
+  for (int index = 0; index < num_layers; ++index) {
+    LayerContext layer = open(index);
+    const int d = layer.info.head_dim;
+    if (options.quantise_keys) validate(options.key, d);
+    if (options.quantise_values) validate(options.value, d);
+    if (rotated && !rotations.contains(d)) {
       rotations[d] = std::make_shared<Rotation>(Rotation::make(options.rotation, d, options.seed));
-      if (options.key.mode == KeyMode::prod) {
-        sketches[d] = std::make_shared<Sketch>(Sketch::make(options.key.sketch, d, options.seed));
-      }
     }
-    LayerContext layer(capture, index, nullptr, rotations[d],
-                       options.key.mode == KeyMode::prod ? sketches[d] : nullptr, progress);
-    KeyTables tables = default_key_tables(options.key, d);
-    if (layer.info.has_k && options.key.mode == KeyMode::prod && options.alpha != AlphaTarget::unbiased) {
-      if (options.alpha == AlphaTarget::score && layer.queries.positions_count == 0) {
-        throw UsageError("--alpha score needs captured post-RoPE queries, and layer {} has none", index);
-      }
-      const auto residuals = collect_residuals(layer, false, options.key, {{tables}}, options.alpha);
-      tables.qjl_scale = fit_alpha(options.alpha, residuals[0][0], d);
+    if (sketched && !sketches.contains(d)) {
+      sketches[d] = std::make_shared<Sketch>(Sketch::make(options.key.sketch, d, options.seed));
     }
-    const Codebook value_table = default_value_table(options.value, d);
-    layers.push_back(
-        evaluate_layer(layer, options.key, {tables}, options.value,
-                       value_table.bits > 0 ? std::vector<Codebook>{value_table} : std::vector<Codebook>{}));
+    layer.rotation = rotations[d];
+    layer.sketch = sketches[d];
+    LayerCodec codec;
+    if (options.quantise_keys) {
+      codec.key = options.key;
+      KeyTables tables = default_key_tables(options.key, d);
+      if (layer.info.has_k && sketched && options.alpha != AlphaTarget::unbiased) {
+        if (options.alpha == AlphaTarget::score && layer.queries.positions_count == 0) {
+          throw UsageError("--alpha score needs captured post-RoPE queries, and layer {} has none", index);
+        }
+        const auto residuals = collect_residuals(layer, false, options.key, {{tables}}, options.alpha);
+        tables.qjl_scale = fit_alpha(options.alpha, residuals[0][0], d);
+      }
+      codec.key_tables = {tables};
+    }
+    if (options.quantise_values) {
+      codec.value = options.value;
+      const Codebook table = default_value_table(options.value, d);
+      if (table.bits > 0) codec.value_tables = {table};
+    }
+    layers.push_back(evaluate_layer(layer, codec, backend));
   }
   return finish(std::move(layers));
 }
 
-CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact, const Progress& progress) {
+CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& options, const Progress& progress,
+                               const CacheBackend& backend) {
+  return evaluate_layers(
+      capture.info().num_layers,
+      [&](int index) { return LayerContext(capture, index, nullptr, nullptr, nullptr, progress); }, options,
+      backend);
+}
+
+CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact, const Progress& progress,
+                               const CacheBackend& backend) {
   const CaptureInfo& info = capture.info();
   if (static_cast<int>(artefact.layers.size()) != info.num_layers) {
     throw InputError("{}: {} layers, but the artefact has {}; it was calibrated for another model",
@@ -132,7 +169,8 @@ CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact,
         capture, index, nullptr, std::make_shared<Rotation>(artefact.rotations.at(d)),
         from.key.mode == KeyMode::prod ? std::make_shared<Sketch>(artefact.sketches.at(d)) : nullptr,
         progress);
-    layers.push_back(evaluate_layer(layer, from.key, from.key_tables, from.value, from.value_tables));
+    layers.push_back(
+        evaluate_layer(layer, {from.key, from.key_tables, from.value, from.value_tables}, backend));
   }
   return finish(std::move(layers));
 }

@@ -1,11 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "calibration/artefact/artefact.h"
+#include "calibration/cache_backend.h"
 #include "calibration/evaluation.h"
 #include "calibration/layer_context.h"
 
@@ -14,15 +15,16 @@ namespace tq {
 struct LayerReport {
   int layer = 0;
   int head_dim = 0;
-  std::string key, value;   // describe() of the codecs; empty where the capture has no such tensor
-  int bytes_per_token = 0;  // keys and values of all KV heads
+  std::string key, value;   // describe() of the codecs; empty where that side is not quantised
+  int bytes_per_token = 0;  // of what is quantised: keys and values of all KV heads
   int fp16_bytes_per_token = 0;
-  LayerMetrics metrics;
+  LayerMetrics metrics, standard_errors;
 };
 
 struct CaptureReport {
   std::vector<LayerReport> layers;
-  LayerReport overall;  // means over layers; bytes are sums
+  // Means over layers; bytes are sums. Standard errors hold for these layers, not for a draw of layers.
+  LayerReport overall;
 };
 
 // How the cache of every layer is stored when no artefact says so.
@@ -32,11 +34,18 @@ struct CodecOptions {
   RotationKind rotation = RotationKind::rht;
   AlphaTarget alpha = AlphaTarget::unbiased;  // others are fitted in place, to all tokens of the layer
   std::uint64_t seed = 0;
+  bool quantise_keys = true, quantise_values = true;  // else that side stays exact and is not counted
 };
 
 // Quantises all tokens of a capture and measures every layer. Throws UsageError where codec and capture do
 // not fit, InputError where the capture or the artefact is at fault.
-CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& options, const Progress& progress);
-CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact, const Progress& progress);
+CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& options, const Progress& progress,
+                               const CacheBackend& backend = host_backend());
+CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact, const Progress& progress,
+                               const CacheBackend& backend = host_backend());
+
+// The same for layers from anywhere: `open` gives layer 0, 1, ... and need not set rotation and sketch.
+CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(int index)>& open,
+                              const CodecOptions& options, const CacheBackend& backend);
 
 }  // namespace tq

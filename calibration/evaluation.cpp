@@ -17,6 +17,21 @@ const Codec* codec_of(const std::vector<std::shared_ptr<const Codec>>& codecs, s
   return codecs[codecs.size() == 1 ? 0 : head].get();
 }
 
+double sum(const std::vector<double>& samples) {
+  double total = 0;
+  for (const double sample : samples) total += sample;
+  return total;
+}
+double mean(const std::vector<double>& samples) { return sum(samples) / static_cast<double>(samples.size()); }
+
+// Of the mean of two samples or more.
+double standard_error(const std::vector<double>& samples) {
+  const double centre = mean(samples), n = static_cast<double>(samples.size());
+  double squares = 0;
+  for (const double sample : samples) squares += (sample - centre) * (sample - centre);
+  return std::sqrt(squares / (n - 1) / n);
+}
+
 // out[q] = out[q] * rescale[q] + gain[q] * addend[q], vectors of d.
 void rescale_and_add(const std::vector<float>& rescale, const std::vector<float>& gain, const float* addend,
                      std::size_t d, float* out) {
@@ -46,9 +61,13 @@ void LayerEvaluation::VectorErrors::add(const float* x, const float* reconstruct
   for (const ErrorProducts& p : products) {
     if (!(p.xx > 0)) continue;
     ++rows;
-    relative_mse.add(static_cast<double>(p.dd) / static_cast<double>(p.xx));
+    const double mse = static_cast<double>(p.dd) / static_cast<double>(p.xx);
+    relative_mse.add(mse);
+    relative_mse_squares += mse * mse;
     const double norms = std::sqrt(static_cast<double>(p.xx) * static_cast<double>(p.rr));
-    if (norms > 0) cosine.add(static_cast<double>(p.xr) / norms);
+    const double cosine_of_row = norms > 0 ? static_cast<double>(p.xr) / norms : 0;
+    cosine.add(cosine_of_row);
+    cosine_gap_squares += (1 - cosine_of_row) * (1 - cosine_of_row);
   }
 }
 
@@ -56,6 +75,8 @@ void LayerEvaluation::VectorErrors::merge(const VectorErrors& other) {
   rows += other.rows;
   relative_mse.merge(other.relative_mse);
   cosine.merge(other.cosine);
+  relative_mse_squares += other.relative_mse_squares;
+  cosine_gap_squares += other.cosine_gap_squares;
 }
 
 LayerEvaluation::LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads, double softmax_scale,
@@ -93,9 +114,8 @@ void LayerEvaluation::add(const TokenBlock& block, std::size_t part) {
 // What one head's block and one chunk of its queries share between contenders.
 struct LayerEvaluation::HeadWork {
   struct Quantised {
-    const KeyCodec* codec = nullptr;  // null: keys stay exact
-    EncodedKeys keys;
-    std::vector<float> values;  // decoded; empty: values stay exact
+    std::unique_ptr<StoredKeys> keys;  // null: keys stay exact
+    std::vector<float> values;         // decoded; empty: values stay exact
   };
   std::size_t head, tokens, first_token;
   const float* keys;
@@ -126,18 +146,16 @@ void LayerEvaluation::add_head(const TokenBlock& block, std::size_t part, std::s
   for (std::size_t c = 0; c < contenders_.size(); ++c) {
     PartState& state = states_[c * parts_ + part];
     HeadWork::Quantised& quantised = work.quantised[c];
-    quantised.codec = work.keys == nullptr ? nullptr : codec_of(contenders_[c].keys, head);
-    if (quantised.codec != nullptr) {
-      quantised.codec->encode(work.keys, tokens, quantised.keys);
-      quantised.codec->decode(quantised.keys, decoded.data());
+    if (const KeyBackend* codec = codec_of(contenders_[c].keys, head);
+        codec != nullptr && work.keys != nullptr) {
+      quantised.keys = codec->encode(work.keys, tokens);
+      quantised.keys->decode(decoded.data());
       state.keys[head].add(work.keys, decoded.data(), tokens, d_);
     }
-    if (const ValueCodec* codec = codec_of(contenders_[c].values, head);
+    if (const ValueBackend* codec = codec_of(contenders_[c].values, head);
         codec != nullptr && work.values != nullptr) {
-      EncodedValues encoded;
-      codec->encode(work.values, tokens, encoded);
       quantised.values.resize(tokens * d_);
-      codec->decode(encoded, quantised.values.data());
+      codec->encode_decode(work.values, tokens, quantised.values.data());
       state.values[head].add(work.values, quantised.values.data(), tokens, d_);
     }
   }
@@ -194,11 +212,10 @@ void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::siz
   const std::size_t tokens = work.tokens;
   const bool outputs = contenders_[contender].measure_output && work.values != nullptr;
   std::vector<float> scores, weights, output;
-  const bool quantised_keys = quantised.codec != nullptr;
+  const bool quantised_keys = quantised.keys != nullptr;
   if (quantised_keys) {
     scores.resize(work.count * tokens);
-    const float* queries = scaled_queries_.data() + work.row * d_;
-    quantised.codec->scores(quantised.codec->prepare(queries, work.count), quantised.keys, scores.data());
+    quantised.keys->scores(scaled_queries_.data() + work.row * d_, work.count, scores.data());
     mask(work, scores);
     weights = scores;
   }
@@ -238,32 +255,26 @@ void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::siz
   }
 }
 
-LayerMetrics LayerEvaluation::metrics(std::size_t contender, std::size_t part) const {
+LayerEvaluation::VectorErrors LayerEvaluation::merged(const std::vector<VectorErrors>& heads) {
+  VectorErrors all;
+  for (const VectorErrors& head : heads) all.merge(head);
+  return all;
+}
+
+LayerEvaluation::Judged LayerEvaluation::judged(std::size_t contender, std::size_t part) const {
   const PartState& state = states_[contender * parts_ + part];
-  LayerMetrics metrics;
-  const auto means = [](const std::vector<VectorErrors>& heads, std::optional<double>& relative_mse,
-                        std::optional<double>& cosine) {
-    VectorErrors all;
-    for (const VectorErrors& head : heads) all.merge(head);
-    if (all.rows == 0) return;
-    relative_mse = all.relative_mse.value() / static_cast<double>(all.rows);
-    cosine = all.cosine.value() / static_cast<double>(all.rows);
-  };
-  means(state.keys, metrics.key_relative_mse, metrics.key_cosine);
-  means(state.values, metrics.value_relative_mse, metrics.value_cosine);
-  double kl = 0, agree = 0, error = 0, cross = 0, square = 0, difference = 0;
-  std::size_t judged = 0;
+  Judged result;
   std::vector<float> exact_output, output;
   for (std::size_t q = 0; q < state.queries.size(); ++q) {
     const QueryState& query = state.queries[q];
     if (!query.judged) continue;
-    ++judged;
     // KL = E_s (s - t) - log Z_s + log Z_t.
-    kl += query.difference / exact_[q].sum() - exact_[q].log_sum_exp() + query.softmax.log_sum_exp();
-    agree += exact_[q].top() == query.softmax.top() ? 1 : 0;
-    cross += query.cross;
-    square += query.exact_square;
-    difference += query.difference_square;
+    result.kl.push_back(query.difference / exact_[q].sum() - exact_[q].log_sum_exp() +
+                        query.softmax.log_sum_exp());
+    result.agree.push_back(exact_[q].top() == query.softmax.top() ? 1 : 0);
+    result.cross.push_back(query.cross);
+    result.exact_square.push_back(query.exact_square);
+    result.difference_square.push_back(query.difference_square);
     if (state.output.empty()) continue;
     // What was added up is the output times the softmax's sum.
     const float exact_gain = static_cast<float>(1 / exact_[q].sum());
@@ -273,23 +284,79 @@ LayerMetrics LayerEvaluation::metrics(std::size_t contender, std::size_t part) c
       output.push_back(state.output[j] * gain);
     }
   }
-  if (judged == 0) return metrics;
   std::vector<ErrorProducts> outputs(output.size() / d_);
   error_products(exact_output.data(), output.data(), outputs.size(), d_, outputs.data());
   for (const ErrorProducts& products : outputs) {
-    if (products.xx > 0) error += static_cast<double>(products.dd) / static_cast<double>(products.xx);
+    result.output_error.push_back(
+        products.xx > 0 ? static_cast<double>(products.dd) / static_cast<double>(products.xx) : 0);
   }
-  const double n = static_cast<double>(judged);
+  return result;
+}
+
+LayerMetrics LayerEvaluation::metrics(std::size_t contender, std::size_t part) const {
+  const PartState& state = states_[contender * parts_ + part];
+  LayerMetrics metrics;
+  const auto means = [](const VectorErrors& all, std::optional<double>& relative_mse,
+                        std::optional<double>& cosine) {
+    if (all.rows == 0) return;
+    relative_mse = all.relative_mse.value() / static_cast<double>(all.rows);
+    cosine = all.cosine.value() / static_cast<double>(all.rows);
+  };
+  means(merged(state.keys), metrics.key_relative_mse, metrics.key_cosine);
+  means(merged(state.values), metrics.value_relative_mse, metrics.value_cosine);
+  const Judged queries = judged(contender, part);
+  if (queries.kl.empty()) return metrics;
   if (!contenders_[contender].keys.empty()) {
-    metrics.softmax_kl = kl / n;
-    metrics.top1_agreement = agree / n;
-    if (square > 0) {
-      metrics.inner_product_bias = cross / square - 1;
-      metrics.inner_product_error = std::sqrt(difference / square);
+    metrics.softmax_kl = mean(queries.kl);
+    metrics.top1_agreement = mean(queries.agree);
+    if (const double square = sum(queries.exact_square); square > 0) {
+      const double bias = sum(queries.cross) / square - 1, error = sum(queries.difference_square) / square;
+      metrics.inner_product_bias = bias;
+      metrics.inner_product_error = std::sqrt(error);
+      metrics.inner_product_variance = std::max(0.0, error - bias * bias);
     }
   }
-  if (!state.output.empty()) metrics.output_error = error / n;
+  if (!queries.output_error.empty()) metrics.output_error = mean(queries.output_error);
   return metrics;
+}
+
+LayerMetrics LayerEvaluation::standard_errors(std::size_t contender, std::size_t part) const {
+  const PartState& state = states_[contender * parts_ + part];
+  LayerMetrics errors;
+  const auto of_vectors = [](const VectorErrors& all, std::optional<double>& relative_mse,
+                             std::optional<double>& cosine) {
+    if (all.rows < 2) return;
+    const double n = static_cast<double>(all.rows);
+    const auto of_mean = [n](double squares, double total) {
+      return std::sqrt(std::max(0.0, squares - total * total / n) / (n - 1) / n);
+    };
+    relative_mse = of_mean(all.relative_mse_squares, all.relative_mse.value());
+    cosine = of_mean(all.cosine_gap_squares, n - all.cosine.value());
+  };
+  of_vectors(merged(state.keys), errors.key_relative_mse, errors.key_cosine);
+  of_vectors(merged(state.values), errors.value_relative_mse, errors.value_cosine);
+  const Judged queries = judged(contender, part);
+  const std::size_t count = queries.kl.size();
+  if (count < 2) return errors;
+  if (!contenders_[contender].keys.empty()) {
+    errors.softmax_kl = standard_error(queries.kl);
+    errors.top1_agreement = standard_error(queries.agree);
+    if (const double square = sum(queries.exact_square); square > 0) {
+      const double slope = sum(queries.cross) / square, ratio = sum(queries.difference_square) / square;
+      const double per_square = static_cast<double>(count) / square;
+      std::vector<double> bias(count), error(count), variance(count);
+      for (std::size_t i = 0; i < count; ++i) {
+        bias[i] = (queries.cross[i] - slope * queries.exact_square[i]) * per_square;
+        error[i] = (queries.difference_square[i] - ratio * queries.exact_square[i]) * per_square;
+        variance[i] = error[i] - 2 * (slope - 1) * bias[i];
+      }
+      errors.inner_product_bias = standard_error(bias);
+      errors.inner_product_error = ratio > 0 ? standard_error(error) / (2 * std::sqrt(ratio)) : 0;
+      errors.inner_product_variance = standard_error(variance);
+    }
+  }
+  if (!queries.output_error.empty()) errors.output_error = standard_error(queries.output_error);
+  return errors;
 }
 
 }  // namespace tq

@@ -7,24 +7,24 @@
 #include <string>
 #include <vector>
 
+#include "calibration/cache_backend.h"
 #include "calibration/exact_sum.h"
 #include "calibration/layer_stream.h"
 #include "core/attention.h"
-#include "core/key_codec.h"
-#include "core/value_codec.h"
 
 namespace tq {
 
 // What one way of storing a layer's cache did to it. Means are over vectors (the first four) or over queries
-// (the last five); queries that see none of the judged tokens do not count.
+// (the last six); queries that see none of the judged tokens do not count.
 struct LayerMetrics {
   std::optional<double> key_relative_mse, key_cosine;  // ||k - k^||^2 / ||k||^2, <k,k^> / (||k|| ||k^||)
   std::optional<double> value_relative_mse, value_cosine;
-  std::optional<double> inner_product_bias;   // sum <q,k^><q,k> / sum <q,k>^2 - 1
-  std::optional<double> inner_product_error;  // sqrt(sum (<q,k^> - <q,k>)^2 / sum <q,k>^2)
-  std::optional<double> softmax_kl;           // nats, KL(exact || quantised)
-  std::optional<double> top1_agreement;       // share of queries that keep their largest score's token
-  std::optional<double> output_error;         // ||o - o^||^2 / ||o||^2
+  std::optional<double> inner_product_bias;      // sum <q,k^><q,k> / sum <q,k>^2 - 1
+  std::optional<double> inner_product_error;     // sqrt(sum (<q,k^> - <q,k>)^2 / sum <q,k>^2)
+  std::optional<double> inner_product_variance;  // error^2 - bias^2
+  std::optional<double> softmax_kl;              // nats, KL(exact || quantised)
+  std::optional<double> top1_agreement;          // share of queries that keep their largest score's token
+  std::optional<double> output_error;            // ||o - o^||^2 / ||o||^2
 };
 
 // One way of storing the cache: codecs for the whole layer or one a KV head; none where that side stays
@@ -32,8 +32,8 @@ struct LayerMetrics {
 struct Contender {
   std::string name;
   bool measure_output = true;  // the attention output costs as much as everything else
-  std::vector<std::shared_ptr<const KeyCodec>> keys;
-  std::vector<std::shared_ptr<const ValueCodec>> values;
+  std::vector<std::shared_ptr<const KeyBackend>> keys;
+  std::vector<std::shared_ptr<const ValueBackend>> values;
 };
 
 // Measures several contenders in one pass over a layer's tokens, on several disjoint parts of them. When part
@@ -49,11 +49,17 @@ class LayerEvaluation {
   void add(const TokenBlock& block, std::size_t part);
 
   LayerMetrics metrics(std::size_t contender, std::size_t part) const;
+  // Of every metric, the standard error, under one rotation and sketch: how much a mean over vectors would
+  // vary with other vectors, a mean over queries with other queries to the same vectors. What those vectors'
+  // errors have in common for all queries it does not see: several seeds do. Quotients of sums by
+  // linearisation. None for fewer than two samples.
+  LayerMetrics standard_errors(std::size_t contender, std::size_t part) const;
 
  private:
   struct VectorErrors {
     std::uint64_t rows = 0;
     ExactSum relative_mse, cosine;
+    double relative_mse_squares = 0, cosine_gap_squares = 0;  // sums of mse^2 and of (1 - cosine)^2
     void add(const float* x, const float* reconstruction, std::size_t count, std::size_t d);
     void merge(const VectorErrors& other);
   };
@@ -69,8 +75,15 @@ class LayerEvaluation {
     std::vector<QueryState> queries;         // [q_heads][positions]
     std::vector<float> output;               // [q_heads][positions][d], times the softmax's sum
   };
+  // The judged queries' contributions, one entry a query.
+  struct Judged {
+    std::vector<double> kl, agree, cross, exact_square, difference_square;
+    std::vector<double> output_error;  // empty when not measured
+  };
   struct HeadWork;
 
+  static VectorErrors merged(const std::vector<VectorErrors>& heads);
+  Judged judged(std::size_t contender, std::size_t part) const;
   void add_head(const TokenBlock& block, std::size_t part, std::size_t head);
   void mask(const HeadWork& work, std::vector<float>& scores) const;
   void add_scores(HeadWork& work, std::size_t contender, std::size_t part);

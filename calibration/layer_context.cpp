@@ -19,4 +19,15 @@ LayerContext::LayerContext(CaptureReader& capture, int layer_index, const TokenS
       queries(read_queries(capture, layer_index)),
       progress(std::move(on_progress)) {}
 
+LayerContext::LayerContext(int layer_index, const LayerInfo& layer_info, int kv_heads, int q_heads,
+                           double scale, LayerStream tokens, LayerQueries layer_queries)
+    : layer(layer_index),
+      split(nullptr),
+      info(layer_info),
+      num_kv_heads(kv_heads),
+      num_q_heads(q_heads),
+      softmax_scale(scale),
+      stream(std::move(tokens)),
+      queries(std::move(layer_queries)) {}
+
 }  // namespace tq

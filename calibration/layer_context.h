@@ -21,6 +21,10 @@ struct LayerContext {
                std::shared_ptr<const Rotation> layer_rotation, std::shared_ptr<const Sketch> layer_sketch,
                Progress on_progress);
 
+  // A layer whose tokens are in memory already, without rotation, sketch and progress.
+  LayerContext(int layer_index, const LayerInfo& layer_info, int kv_heads, int q_heads, double scale,
+               LayerStream tokens, LayerQueries layer_queries);
+
   int layer;
   const TokenSplit* split;
   LayerInfo info;

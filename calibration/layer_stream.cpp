@@ -5,7 +5,7 @@
 namespace tq {
 
 LayerStream::LayerStream(CaptureReader& capture, int layer, const TokenSplit* split, std::size_t cache_bytes)
-    : capture_(capture), layer_(layer), split_(split), tokens_(capture.info().tokens) {
+    : capture_(&capture), layer_(layer), split_(split), tokens_(capture.info().tokens) {
   const CaptureInfo& info = capture.info();
   const LayerInfo& shape = info.layers.at(static_cast<std::size_t>(layer));
   const std::size_t tensors = (shape.has_k ? 1u : 0u) + (shape.has_v ? 1u : 0u);
@@ -19,41 +19,47 @@ LayerStream::LayerStream(CaptureReader& capture, int layer, const TokenSplit* sp
   cacheable_ = tokens_ * token_bytes <= cache_bytes;
 }
 
+LayerStream::LayerStream(std::shared_ptr<const std::vector<TokenBlock>> blocks) : cache_(std::move(blocks)) {}
+
 TokenBlock LayerStream::read(std::size_t begin, std::size_t end) {
-  const LayerInfo& shape = capture_.info().layers.at(static_cast<std::size_t>(layer_));
+  const LayerInfo& shape = capture_->info().layers.at(static_cast<std::size_t>(layer_));
   TokenBlock block;
   block.begin = begin;
   block.count = end - begin;
-  const std::size_t elements = block.count * static_cast<std::size_t>(capture_.info().num_kv_heads) *
+  const std::size_t elements = block.count * static_cast<std::size_t>(capture_->info().num_kv_heads) *
                                static_cast<std::size_t>(shape.head_dim);
   if (shape.has_k) {
     block.k.resize(elements);
-    capture_.read(layer_, Tensor::k, begin, block.count, block.k.data());
+    capture_->read(layer_, Tensor::k, begin, block.count, block.k.data());
   }
   if (shape.has_v) {
     block.v.resize(elements);
-    capture_.read(layer_, Tensor::v, begin, block.count, block.v.data());
+    capture_->read(layer_, Tensor::v, begin, block.count, block.v.data());
   }
   block.positions.resize(block.count);
   block.sequence_ids.resize(block.count);
-  capture_.read_positions(begin, block.count, block.positions.data());
-  capture_.read_sequence_ids(begin, block.count, block.sequence_ids.data());
+  capture_->read_positions(begin, block.count, block.positions.data());
+  capture_->read_sequence_ids(begin, block.count, block.sequence_ids.data());
   return block;
 }
 
 void LayerStream::for_each(const std::function<void(const TokenBlock&)>& visit) {
-  if (!cache_.empty()) {
-    for (const TokenBlock& block : cache_) visit(block);
+  if (resident()) {
+    for (const TokenBlock& block : *cache_) visit(block);
     return;
   }
+  auto kept = std::make_shared<std::vector<TokenBlock>>();
   for (std::size_t begin = 0; begin < tokens_;) {
     const std::size_t part_end = split_ != nullptr ? split_->run_end(begin) : tokens_;
     const std::size_t end = std::min({tokens_, part_end, (begin / block_tokens_ + 1) * block_tokens_});
     TokenBlock block = read(begin, end);
     visit(block);
-    if (cacheable_) cache_.push_back(std::move(block));
+    if (cacheable_) kept->push_back(std::move(block));
     begin = end;
   }
+  if (!cacheable_) return;
+  cache_ = std::move(kept);
+  capture_ = nullptr;
 }
 
 LayerQueries read_queries(CaptureReader& capture, int layer) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "calibration/token_split.h"
@@ -18,7 +19,7 @@ struct TokenBlock {
 };
 
 // One layer of a capture, block by block, as often as asked. A layer that fits in `cache_bytes` is read once
-// and kept; a larger one is read again on every pass.
+// and kept, and copies made from then on share it; a larger one is read again on every pass.
 class LayerStream {
  public:
   static constexpr std::size_t kCacheBytes = std::size_t{96} << 20;
@@ -28,19 +29,25 @@ class LayerStream {
   LayerStream(CaptureReader& capture, int layer, const TokenSplit* split,
               std::size_t cache_bytes = kCacheBytes);
 
+  // Tokens that are in memory already.
+  explicit LayerStream(std::shared_ptr<const std::vector<TokenBlock>> blocks);
+
+  // All tokens are in memory: the capture is no longer needed.
+  bool resident() const { return capture_ == nullptr; }
+
   // Calls visit(block) for all tokens in order.
   void for_each(const std::function<void(const TokenBlock&)>& visit);
 
  private:
   TokenBlock read(std::size_t begin, std::size_t end);
 
-  CaptureReader& capture_;
-  int layer_;
-  const TokenSplit* split_;
-  std::size_t tokens_;
-  std::size_t block_tokens_;
-  bool cacheable_;
-  std::vector<TokenBlock> cache_;
+  CaptureReader* capture_ = nullptr;
+  int layer_ = 0;
+  const TokenSplit* split_ = nullptr;
+  std::size_t tokens_ = 0;
+  std::size_t block_tokens_ = 0;
+  bool cacheable_ = true;
+  std::shared_ptr<const std::vector<TokenBlock>> cache_;  // null until resident
 };
 
 // The queries of one layer that metrics are measured with, at most kMostPositions positions, evenly spaced

@@ -27,20 +27,6 @@ struct KeyKernel {
   bool prod() const { return config.mode == KeyMode::prod; }
 };
 
-// One block of rows of an EncodedKeys; the sign and residual pointers are null in mse mode.
-struct KeyBlock {
-  std::uint8_t* codes;
-  std::uint16_t* scales;
-  std::uint8_t* signs;
-  std::uint16_t* residual_norms;
-};
-struct ConstKeyBlock {
-  const std::uint8_t* codes;
-  const std::uint16_t* scales;
-  const std::uint8_t* signs;
-  const std::uint16_t* residual_norms;
-};
-
 }  // namespace tq
 #endif
 
@@ -214,10 +200,14 @@ HWY_EXPORT(residual_block);
 
 // The block of `keys` that starts at row `begin`.
 ConstKeyBlock block_of(const EncodedKeys& keys, const KeyKernel& codec, std::size_t begin) {
-  const bool prod = codec.prod();
-  return {keys.codes.data() + begin * codec.code_bytes(), keys.scales.data() + begin,
-          prod ? keys.signs.data() + begin * (codec.head_dim() / 8) : nullptr,
-          prod ? keys.residual_norms.data() + begin : nullptr};
+  ConstKeyBlock block;
+  block.codes = keys.codes.data() + begin * codec.code_bytes();
+  block.scales = keys.scales.data() + begin;
+  if (codec.prod()) {
+    block.signs = keys.signs.data() + begin * (codec.head_dim() / 8);
+    block.residual_norms = keys.residual_norms.data() + begin;
+  }
+  return block;
 }
 
 }  // namespace
@@ -279,6 +269,19 @@ void KeyCodec::decode_rows(const EncodedKeys& keys, std::size_t begin, std::size
                            float* out) const {
   const KeyKernel codec = kernel();
   HWY_DYNAMIC_DISPATCH(decode_block)(codec, block_of(keys, codec, begin), end - begin, rotated, out);
+}
+
+void KeyCodec::encode_block(const float* x, std::size_t rows, const KeyBlock& out) const {
+  HWY_DYNAMIC_DISPATCH(encode_block)(kernel(), x, rows, out);
+}
+
+void KeyCodec::decode_block(const ConstKeyBlock& keys, std::size_t rows, bool rotated, float* out) const {
+  HWY_DYNAMIC_DISPATCH(decode_block)(kernel(), keys, rows, rotated, out);
+}
+
+void KeyCodec::score_block(const PreparedQueries& queries, const ConstKeyBlock& keys, std::size_t rows,
+                           std::size_t stride, float* out) const {
+  HWY_DYNAMIC_DISPATCH(score_block)(kernel(), queries, keys, rows, stride, out);
 }
 
 void KeyCodec::decode(const EncodedKeys& keys, float* out) const {

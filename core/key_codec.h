@@ -23,6 +23,25 @@ struct EncodedKeys {
   std::vector<std::uint16_t> residual_norms;  // prod: rows, ||r||
 };
 
+// Consecutive encoded rows wherever they lie, laid out as in EncodedKeys. In mse mode signs and
+// residual_norms are null.
+struct KeyBlock {
+  std::uint8_t* codes = nullptr;
+  std::uint16_t* scales = nullptr;
+  std::uint8_t* signs = nullptr;
+  std::uint16_t* residual_norms = nullptr;
+};
+struct ConstKeyBlock {
+  ConstKeyBlock() = default;
+  ConstKeyBlock(const KeyBlock& block)
+      : codes(block.codes), scales(block.scales), signs(block.signs), residual_norms(block.residual_norms) {}
+
+  const std::uint8_t* codes = nullptr;
+  const std::uint16_t* scales = nullptr;
+  const std::uint8_t* signs = nullptr;
+  const std::uint16_t* residual_norms = nullptr;
+};
+
 // Queries as scoring wants them: rotated (and sketched, in prod mode) once, for any number of keys.
 struct PreparedQueries {
   std::size_t count = 0;
@@ -55,6 +74,7 @@ class KeyCodec {
   const KeyConfig& config() const { return config_; }
   const KeyTables& tables() const { return tables_; }
   const Rotation& rotation() const { return *rotation_; }
+  const Sketch* sketch() const { return sketch_.get(); }  // not null in prod mode
   int head_dim() const { return rotation_->head_dim(); }
 
   // x: rows x d, float32. A zero vector is stored with scale 0 and decodes to zeros; a NaN stays in its own
@@ -65,6 +85,13 @@ class KeyCodec {
   // Rows [begin, end) on the calling thread, in the frame of x or in the rotated one (Pi x^).
   void decode_rows(const EncodedKeys& keys, std::size_t begin, std::size_t end, bool rotated,
                    float* out) const;
+
+  // encode(), decode_rows() and scores() of rows that lie in a block, on the calling thread: the same bits.
+  void encode_block(const float* x, std::size_t rows, const KeyBlock& out) const;
+  void decode_block(const ConstKeyBlock& keys, std::size_t rows, bool rotated, float* out) const;
+  // out[q * stride + t] = <query q, x^_t>.
+  void score_block(const PreparedQueries& queries, const ConstKeyBlock& keys, std::size_t rows,
+                   std::size_t stride, float* out) const;
 
   // queries: count x d.
   PreparedQueries prepare(const float* queries, std::size_t count) const;

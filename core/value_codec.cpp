@@ -179,6 +179,16 @@ void GroupCodec::decode_rows(const EncodedGroups& values, std::size_t begin, std
    values.scales.data() + begin * groups(), end - begin, out);
 }
 
+void GroupCodec::encode_block(const float* x, std::size_t rows, const GroupBlock& out) const {
+  HWY_DYNAMIC_DISPATCH(encode_group_block)
+  (config_, static_cast<std::size_t>(head_dim_), x, rows, out.codes, out.zeros, out.scales);
+}
+
+void GroupCodec::decode_block(const ConstGroupBlock& values, std::size_t rows, float* out) const {
+  HWY_DYNAMIC_DISPATCH(decode_group_block)
+  (config_, static_cast<std::size_t>(head_dim_), values.codes, values.zeros, values.scales, rows, out);
+}
+
 ValueCodec::ValueCodec(const ValueConfig& config, int head_dim, std::shared_ptr<const Rotation> rotation,
                        Codebook codebook)
     : config_(config), codec_(make_codec(config, head_dim, std::move(rotation), std::move(codebook))) {}
@@ -194,6 +204,22 @@ void ValueCodec::encode(const float* x, std::size_t rows, EncodedValues& out) co
   } else {
     if (!std::holds_alternative<EncodedKeys>(out)) out = EncodedKeys();
     std::get<KeyCodec>(codec_).encode(x, rows, std::get<EncodedKeys>(out));
+  }
+}
+
+void ValueCodec::encode_block(const float* x, std::size_t rows, const ValueBlock& out) const {
+  if (const auto* group = std::get_if<GroupCodec>(&codec_)) {
+    group->encode_block(x, rows, std::get<GroupBlock>(out));
+  } else {
+    std::get<KeyCodec>(codec_).encode_block(x, rows, std::get<KeyBlock>(out));
+  }
+}
+
+void ValueCodec::decode_block(const ConstValueBlock& values, std::size_t rows, float* out) const {
+  if (const auto* group = std::get_if<GroupCodec>(&codec_)) {
+    group->decode_block(std::get<ConstGroupBlock>(values), rows, out);
+  } else {
+    std::get<KeyCodec>(codec_).decode_block(std::get<ConstKeyBlock>(values), rows, true, out);
   }
 }
 

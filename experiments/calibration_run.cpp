@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <future>
 
-#include "calibration/artefact/sha256.h"
+#include "core/sha256.h"
 #include "experiments/progress_bar.h"
 #include "experiments/version.h"
 

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "experiments/commands.h"
+#include "experiments/nearest_name.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -86,7 +87,10 @@ void CommandLine::read_config(const std::string& path) {
     if (!known_section) throw UsageError("{}: section [{}] is no command; see tq --help", path, section);
     if (!section.empty() && section != command_) continue;
     if (key == "config" || key == "help" || options_.find_nothrow(key, false) == nullptr) {
-      throw UsageError("{}: '{}' is no option of tq {}; see tq {} --help", path, key, command_, command_);
+      std::vector<std::string> names;
+      for (const auto& option : options_.options()) names.push_back(option->long_name());
+      throw UsageError("{}: '{}' is no option of tq {}; did you mean '{}'? See tq {} --help", path, key,
+                       command_, nearest_name(key, names), command_);
     }
     po::option known(key, entry.value);
     mine.options.push_back(known);

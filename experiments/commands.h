@@ -18,7 +18,9 @@ ExitCode run_eval(const Arguments& arguments);
 ExitCode run_export(const Arguments& arguments);
 ExitCode run_import(const Arguments& arguments);
 ExitCode run_inspect(const Arguments& arguments);
+ExitCode run_jit(const Arguments& arguments);
 ExitCode run_lint(const Arguments& arguments);
+ExitCode run_sweep(const Arguments& arguments);
 
 struct Command {
   const char* name;

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <hwy/highway.h>
 #include <malloc.h>
 #include <signal.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
@@ -12,6 +11,7 @@
 
 #include "datasets/atomic_file.h"
 #include "experiments/commands.h"
+#include "experiments/host_machine.h"
 #include "experiments/version.h"
 
 namespace tq {
@@ -23,9 +23,11 @@ const std::vector<Command>& commands() {
       {"calibrate", "fit per-layer tables and alpha to a capture, judge them on held-out tokens",
        run_calibrate},
       {"eval", "measure what a codec or an artefact does to a capture", run_eval},
+      {"sweep", "measure every configuration of an INI file; goes on after a kill", run_sweep},
       {"export", "write an artefact in the format of an inference engine", run_export},
       {"import", "turn an export back into an artefact", run_import},
       {"lint", "check tables against the optimum of their (d, b)", run_lint},
+      {"jit", "compile the GPU kernels, look at them, look after their cache", run_jit},
       {"codebook", "print the data-free Lloyd-Max table of a (d, b)", run_codebook},
   };
   return list;
@@ -45,12 +47,6 @@ void print_help() {
       "usage,\n"
       "3 bad input, 4 the machine (disk, memory), 130 interrupted.\n\n"
       "example: tq demo\n");
-}
-
-std::string simd_target() {
-  // Targets are bits, the better the lower.
-  const std::int64_t supported = hwy::SupportedTargets() & HWY_TARGETS;
-  return hwy::TargetName(supported & -supported);
 }
 
 void print_version() {

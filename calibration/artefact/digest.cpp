@@ -6,8 +6,8 @@
 #include <span>
 #include <string_view>
 
-#include "calibration/artefact/sha256.h"
 #include "calibration/artefact/table_checks.h"
+#include "core/sha256.h"
 
 namespace tq {
 namespace {

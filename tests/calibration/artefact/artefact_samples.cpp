@@ -1,12 +1,9 @@
 #include "tests/calibration/artefact/artefact_samples.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <stdexcept>
 
@@ -152,23 +149,6 @@ bool same_content(const Artefact& a, const Artefact& b) {
          a.provenance == b.provenance && same_objects(a.rotations, b.rotations, rotation_digest) &&
          same_objects(a.sketches, b.sketches, sketch_digest) &&
          std::equal(a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(), same_layer);
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "tq-artefact-XXXXXX").string();
-  if (!mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
-  path_ = name;
-}
-
-TemporaryFolder::~TemporaryFolder() { std::filesystem::remove_all(path_); }
-
-std::string read_text(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
 }
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {

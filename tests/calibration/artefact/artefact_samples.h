@@ -1,10 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 
 #include "calibration/artefact/artefact.h"
+#include "tests/support/temporary_folder.h"
 
 namespace tq::test {
 
@@ -18,19 +18,6 @@ Artefact plain_artefact();
 
 bool same_content(const Artefact& a, const Artefact& b);
 
-// A folder of its own for one test, removed with it.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-std::string read_text(const std::string& path);
-void write_text(const std::string& path, const std::string& text);
 // The text with the one occurrence of `from` replaced; throws std::logic_error where there is none.
 std::string replaced(std::string text, const std::string& from, const std::string& to);
 

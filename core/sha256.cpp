@@ -1,4 +1,4 @@
-#include "calibration/artefact/sha256.h"
+#include "core/sha256.h"
 
 #include <immintrin.h>
 

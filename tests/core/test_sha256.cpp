@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
-#include "calibration/artefact/sha256.h"
 #include "core/error.h"
+#include "core/sha256.h"
 #include "tests/calibration/artefact/artefact_samples.h"
 
 TEST_CASE("SHA-256 agrees with the examples of FIPS 180-4") {

@@ -1,0 +1,154 @@
+#include "experiments/sweep/axes.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <limits>
+#include <system_error>
+
+#include "core/codec_config.h"
+#include "core/error.h"
+#include "datasets/synthetic.h"
+#include "experiments/nearest_name.h"
+#include "experiments/sweep/backends.h"
+#include "experiments/sweep/data_source.h"
+
+namespace tq {
+namespace {
+
+std::string number(Axis axis, std::string_view text, std::uint64_t least, std::uint64_t most) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
+    throw UsageError("{} '{}' is no integer from {} to {}", info(axis).name, text, least, most);
+  }
+  return fmt::format("{}", value);
+}
+
+template <typename Enum>
+std::string choice(Axis axis, std::string_view text) {
+  return std::string(to_string(parse_choice<Enum>(info(axis).name, text)));
+}
+
+// A side of the cache may also stay as it is.
+template <typename Enum>
+std::string choice_or_none(Axis axis, std::string_view text) {
+  return text == kNone ? std::string(text) : choice<Enum>(axis, text);
+}
+
+std::string_view trimmed(std::string_view text) {
+  const std::size_t begin = text.find_first_not_of(" \t");
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(" \t") + 1 - begin);
+}
+
+}  // namespace
+
+const std::array<AxisInfo, kAxes>& axes() {
+  static const std::array<AxisInfo, kAxes> list{{
+      {Axis::source, "source", "gaussian",
+       "gaussian, laplace, student_t, sphere, outliers (synthetic), sample (the embedded capture) or "
+       "capture:FILE"},
+      {Axis::d, "d", "128", "head dimension of synthetic rows"},
+      {Axis::rows, "rows", "4096", "synthetic keys and values"},
+      {Axis::queries, "queries", "256",
+       "synthetic queries, each of which sees all rows; 0: scores are not measured"},
+      {Axis::seed, "seed", "0",
+       "of the rotation, the sketch and synthetic data; the table averages over seeds"},
+      {Axis::backend, "backend", "host", "what encodes, decodes and scores: host"},
+      {Axis::rotation, "rotation", "rht", "rht or qr"},
+      {Axis::key_mode, "key-mode", "mse", "mse, prod, or none: keys stay exact and are not counted"},
+      {Axis::key_bits, "key-bits", "3", "mse 1..8, prod 2..8"},
+      {Axis::sketch, "sketch", "orthogonal", "prod keys: orthogonal or gaussian"},
+      {Axis::alpha, "alpha", "unbiased", "prod keys: unbiased, mse, cos or score"},
+      {Axis::value_mode, "value-mode", "rotated",
+       "rotated, group, or none: values stay exact and are not counted"},
+      {Axis::value_bits, "value-bits", "3", "rotated 1..8; group 2, 3, 4 or 8"},
+      {Axis::group_size, "group-size", "32", "group values: coordinates that share a scale"},
+      {Axis::scale, "scale", "nc", "mse keys and rotated values: nc, norm or ls"},
+  }};
+  return list;
+}
+
+Axis axis_named(std::string_view name) {
+  std::vector<std::string> names;
+  for (const AxisInfo& axis : axes()) {
+    if (name == axis.name) return axis.axis;
+    names.emplace_back(axis.name);
+  }
+  throw UsageError("'{}' is no axis of a sweep; did you mean '{}'?", name, nearest_name(name, names));
+}
+
+std::string canonical_value(Axis axis, std::string_view text) {
+  constexpr std::uint64_t kMostRows = std::uint64_t{1} << 24;
+  switch (axis) {
+    case Axis::source:
+      return canonical_source(text);
+    case Axis::d:
+      return number(axis, text, 1, 1024);
+    case Axis::rows:
+      return number(axis, text, 1, kMostRows);
+    case Axis::queries:
+      return number(axis, text, 0, 65536);
+    case Axis::seed:
+      return number(axis, text, 0, std::numeric_limits<std::uint64_t>::max());
+    case Axis::backend:
+      return canonical_backend(text);
+    case Axis::rotation:
+      return choice<RotationKind>(axis, text);
+    case Axis::key_mode:
+      return choice_or_none<KeyMode>(axis, text);
+    case Axis::value_mode:
+      return choice_or_none<ValueMode>(axis, text);
+    // Which bits and group sizes are possible depends on the mode; see configuration.h.
+    case Axis::key_bits:
+    case Axis::value_bits:
+      return number(axis, text, 1, 8);
+    case Axis::group_size:
+      return number(axis, text, 1, 1024);
+    case Axis::sketch:
+      return choice<SketchKind>(axis, text);
+    case Axis::alpha:
+      return choice<AlphaTarget>(axis, text);
+    case Axis::scale:
+      return choice<ScaleRule>(axis, text);
+  }
+  return {};
+}
+
+std::vector<std::string> value_list(Axis axis, std::string_view text) {
+  std::vector<std::string> values;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string value = canonical_value(axis, trimmed(text.substr(begin, end - begin)));
+    if (std::find(values.begin(), values.end(), value) == values.end()) values.push_back(value);
+    begin = end + 1;
+  }
+  return values;
+}
+
+bool is_number(Axis axis) {
+  switch (axis) {
+    case Axis::d:
+    case Axis::rows:
+    case Axis::queries:
+    case Axis::seed:
+    case Axis::key_bits:
+    case Axis::value_bits:
+    case Axis::group_size:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string describe(const Point& point) {
+  std::string text;
+  for (const AxisInfo& axis : axes()) {
+    if (point[axis.axis].empty()) continue;
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis.name, point[axis.axis]);
+  }
+  return text;
+}
+
+}  // namespace tq

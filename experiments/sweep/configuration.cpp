@@ -1,0 +1,191 @@
+#include "experiments/sweep/configuration.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "core/error.h"
+#include "core/hadamard.h"
+#include "core/sha256.h"
+
+namespace tq {
+namespace {
+
+template <typename Number>
+Number number(const std::string& text) {
+  Number value{};
+  std::from_chars(text.data(), text.data() + text.size(), value);  // canonical_value() has checked it
+  return value;
+}
+
+// The rule that excludes the point by the values of these axes.
+std::string rule(const Point& point, std::initializer_list<Axis> of) {
+  std::string text;
+  for (const Axis axis : of) {
+    if (point[axis].empty()) continue;
+    text += fmt::format("{}{}={}", text.empty() ? "" : " & ", info(axis).name, point[axis]);
+  }
+  return text;
+}
+
+// Runs a check that throws UsageError, and adds to its message which axes are at odds.
+template <typename Check>
+void require(const Point& point, std::initializer_list<Axis> axes_at_odds, const Check& check) {
+  try {
+    check();
+  } catch (const UsageError& error) {
+    throw UsageError("{}; leave it out with: exclude = {}", error.what(), rule(point, axes_at_odds));
+  }
+}
+
+void check(const Point& point, const Configuration& configuration, int d, bool queries) {
+  const CodecOptions& codec = configuration.codec;
+  if (!codec.quantise_keys && !codec.quantise_values) {
+    throw UsageError(
+        "key-mode none and value-mode none leave nothing to measure; leave it out with: exclude = {}",
+        rule(point, {Axis::key_mode, Axis::value_mode}));
+  }
+  if (codec.quantise_keys) {
+    require(point, {Axis::source, Axis::d, Axis::key_mode, Axis::key_bits}, [&] { validate(codec.key, d); });
+  }
+  if (codec.quantise_values) {
+    require(point, {Axis::source, Axis::d, Axis::value_mode, Axis::value_bits, Axis::group_size},
+            [&] { validate(codec.value, d); });
+  }
+  const bool prod = codec.quantise_keys && codec.key.mode == KeyMode::prod;
+  if (point[Axis::rotation] == "rht") {
+    require(point, {Axis::source, Axis::d, Axis::rotation}, [&] { hadamard_plan(d); });
+  }
+  if (prod && codec.key.sketch == SketchKind::orthogonal) {
+    require(point, {Axis::source, Axis::d, Axis::sketch}, [&] { hadamard_plan(d); });
+  }
+  if (prod && codec.alpha == AlphaTarget::score && !queries) {
+    throw UsageError("alpha score needs queries, and {} has none; leave it out with: exclude = {}",
+                     point[Axis::source], rule(point, {Axis::source, Axis::queries, Axis::alpha}));
+  }
+}
+
+std::string digest(const Configuration& configuration) {
+  const nlohmann::ordered_json values = to_json(configuration.point);
+  nlohmann::json canonical;  // whose keys are sorted
+  for (const auto& [name, value] : values.items()) canonical[name] = value;
+  if (!configuration.capture_sha256.empty()) canonical["source"] = "capture " + configuration.capture_sha256;
+  canonical["result_format"] = kResultFormat;
+  return sha256_hex(canonical.dump());
+}
+
+}  // namespace
+
+const CaptureFacts* CaptureCatalogue::find(const std::string& source) {
+  if (const auto known = facts_.find(source); known != facts_.end()) return &known->second;
+  const std::optional<std::string> path = capture_file(source);
+  if (!path) return nullptr;
+  const CaptureReader capture(*path);
+  const CaptureInfo& info = capture.info();
+  CaptureFacts facts;
+  facts.path = *path;
+  facts.sha256 = sha256_file_hex(*path);
+  facts.queries = info.query_tokens > 0 && info.key_basis == "post_rope";
+  for (const LayerInfo& layer : info.layers) {
+    if (std::find(facts.head_dims.begin(), facts.head_dims.end(), layer.head_dim) == facts.head_dims.end()) {
+      facts.head_dims.push_back(layer.head_dim);
+    }
+    facts.queries = facts.queries && layer.has_q;
+  }
+  facts.tokens = info.tokens;
+  facts.num_layers = info.num_layers;
+  facts.num_kv_heads = info.num_kv_heads;
+  return &facts_.emplace(source, std::move(facts)).first->second;
+}
+
+void normalise(Point& point) {
+  const auto clear = [&](std::initializer_list<Axis> of) {
+    for (const Axis axis : of) point[axis].clear();
+  };
+  const bool synthetic = !capture_file(point[Axis::source]);
+  if (!synthetic) clear({Axis::d, Axis::rows, Axis::queries});
+  const bool keys = point[Axis::key_mode] != kNone, rotated_values = point[Axis::value_mode] == "rotated";
+  if (!keys) clear({Axis::key_bits});
+  if (point[Axis::key_mode] != "prod") clear({Axis::sketch, Axis::alpha});
+  if (point[Axis::value_mode] == kNone) clear({Axis::value_bits});
+  if (point[Axis::value_mode] != "group") clear({Axis::group_size});
+  if (point[Axis::key_mode] != "mse" && !rotated_values) clear({Axis::scale});
+  if (!keys && !rotated_values) {
+    clear({Axis::rotation});
+    if (!synthetic) clear({Axis::seed});
+  }
+}
+
+Configuration configure(const Point& point, CaptureCatalogue& captures) {
+  Configuration configuration;
+  configuration.point = point;
+  CodecOptions& codec = configuration.codec;
+  codec.quantise_keys = point[Axis::key_mode] != kNone;
+  codec.quantise_values = point[Axis::value_mode] != kNone;
+  const auto choose = [&]<typename Enum>(Axis axis, Enum& value) {
+    if (!point[axis].empty()) value = parse_choice<Enum>(info(axis).name, point[axis]);
+  };
+  if (codec.quantise_keys) {
+    choose(Axis::key_mode, codec.key.mode);
+    codec.key.bits = number<int>(point[Axis::key_bits]);
+  }
+  if (codec.quantise_values) {
+    choose(Axis::value_mode, codec.value.mode);
+    codec.value.bits = number<int>(point[Axis::value_bits]);
+    if (!point[Axis::group_size].empty()) codec.value.group_size = number<int>(point[Axis::group_size]);
+  }
+  choose(Axis::sketch, codec.key.sketch);
+  choose(Axis::alpha, codec.alpha);
+  choose(Axis::rotation, codec.rotation);
+  choose(Axis::scale, codec.key.scale);
+  codec.value.scale = codec.key.scale;
+  codec.seed = number<std::uint64_t>(point[Axis::seed]);
+
+  const CaptureFacts* capture = captures.find(point[Axis::source]);
+  std::size_t vectors;
+  if (capture != nullptr) {
+    configuration.capture_sha256 = capture->sha256;
+    configuration.data.capture = capture->path;
+    configuration.num_kv_heads = capture->num_kv_heads;
+    vectors = capture->tokens * static_cast<std::size_t>(capture->num_layers);
+    for (const int d : capture->head_dims) check(point, configuration, d, capture->queries);
+  } else {
+    DataKey& data = configuration.data;
+    data.distribution = parse_choice<Distribution>("source", point[Axis::source]);
+    data.head_dim = number<int>(point[Axis::d]);
+    data.rows = number<std::size_t>(point[Axis::rows]);
+    data.queries = number<std::size_t>(point[Axis::queries]);
+    data.seed = codec.seed;
+    data.keys = codec.quantise_keys || data.queries > 0;
+    data.values = codec.quantise_values || data.queries > 0;
+    vectors = data.rows;
+    constexpr std::size_t kMostCoordinates = std::size_t{1} << 28;  // a gigabyte a tensor
+    if (data.rows * static_cast<std::size_t>(data.head_dim) > kMostCoordinates) {
+      throw UsageError(
+          "{} rows of {} coordinates are more than the {} that are held in memory; leave it out with: "
+          "exclude = {}",
+          data.rows, data.head_dim, kMostCoordinates, rule(point, {Axis::d, Axis::rows}));
+    }
+    check(point, configuration, data.head_dim, data.queries > 0);
+  }
+  const bool fits_alpha =
+      codec.quantise_keys && codec.key.mode == KeyMode::prod && codec.alpha != AlphaTarget::unbiased;
+  configuration.work = vectors * (fits_alpha ? 2 : 1);
+  configuration.key = digest(configuration);
+  return configuration;
+}
+
+nlohmann::ordered_json to_json(const Point& point) {
+  nlohmann::ordered_json json;
+  for (const AxisInfo& axis : axes()) {
+    const std::string& value = point[axis.axis];
+    if (value.empty()) continue;
+    if (is_number(axis.axis)) {
+      json[axis.name] = number<std::uint64_t>(value);
+    } else {
+      json[axis.name] = value;
+    }
+  }
+  return json;
+}
+
+}  // namespace tq

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "calibration/evaluate_capture.h"
+#include "experiments/sweep/axes.h"
+#include "experiments/sweep/data_source.h"
+
+namespace tq {
+
+// Of what a result line is; part of its key. Raised when the same configuration gives other numbers or a line
+// other fields.
+inline constexpr int kResultFormat = 1;
+
+// What planning must know of a capture.
+struct CaptureFacts {
+  std::string path, sha256;
+  std::vector<int> head_dims;  // each once
+  bool queries = false;        // that scores can be measured with
+  std::size_t tokens = 0;
+  int num_layers = 0, num_kv_heads = 0;
+};
+
+// Facts of captures by the axis value that names them, each file read once.
+class CaptureCatalogue {
+ public:
+  // Null for a synthetic source. Throws InputError for a capture that cannot be read.
+  const CaptureFacts* find(const std::string& source);
+  const std::map<std::string, CaptureFacts>& all() const { return facts_; }
+
+ private:
+  std::map<std::string, CaptureFacts> facts_;
+};
+
+// One measurement of a sweep.
+struct Configuration {
+  Point point;  // effective values; "" where an axis makes no difference
+  CodecOptions codec;
+  DataKey data;
+  std::string capture_sha256;  // "" for synthetic data
+  int num_kv_heads = 1;
+  std::size_t work = 0;  // vectors' worth of it, for the remaining time
+  // SHA-256 of the effective values, the capture's content (not its name) and kResultFormat.
+  std::string key;
+};
+
+// Clears the axes that make no difference: sizes of synthetic data for a capture, the group size of rotated
+// values, the scale rule of prod keys, ... so that one measurement has one point.
+void normalise(Point& point);
+
+// Throws UsageError for a combination that cannot be measured, and says how to exclude it.
+Configuration configure(const Point& normalised, CaptureCatalogue& captures);
+
+// The effective values, numbers as numbers, in the order of the axes.
+nlohmann::ordered_json to_json(const Point& point);
+
+}  // namespace tq

@@ -1,0 +1,65 @@
+#include "experiments/sweep/result_line.h"
+
+#include <algorithm>
+
+#include "experiments/sweep/metric_columns.h"
+
+namespace tq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json metrics_json(const LayerReport& report) {
+  Json metrics = Json::object();
+  for (const MetricColumn& column : kMetricColumns) {
+    const std::optional<double>& mean = report.metrics.*column.field;
+    if (!mean) continue;
+    const std::optional<double>& error = report.standard_errors.*column.field;
+    metrics[column.key] = {{"mean", *mean},
+                           {"half_width", error ? Json(kHalfWidth * *error) : Json(nullptr)}};
+  }
+  return metrics;
+}
+
+double ratio(int fp16_bytes, int bytes) {
+  return bytes > 0 ? static_cast<double>(fp16_bytes) / static_cast<double>(bytes) : 0;
+}
+
+}  // namespace
+
+int padding_bytes(const KeyConfig& key, int head_dim) {
+  constexpr int kUpstreamBits = 4;
+  return head_dim * std::max(0, kUpstreamBits - key.table_bits()) / 8;
+}
+
+std::string result_line(const Configuration& configuration, const CaptureReport& report) {
+  int padded = report.overall.bytes_per_token;
+  for (const LayerReport& layer : report.layers) {
+    if (!layer.key.empty())
+      padded += configuration.num_kv_heads * padding_bytes(configuration.codec.key, layer.head_dim);
+  }
+  Json line;
+  line["key"] = configuration.key;
+  line["configuration"] = to_json(configuration.point);
+  if (!configuration.capture_sha256.empty()) line["capture_sha256"] = configuration.capture_sha256;
+  const LayerReport& overall = report.overall;
+  line["bytes_per_token"] = overall.bytes_per_token;
+  line["padded_bytes_per_token"] = padded;
+  line["fp16_bytes_per_token"] = overall.fp16_bytes_per_token;
+  line["compression"] = ratio(overall.fp16_bytes_per_token, overall.bytes_per_token);
+  line["padded_compression"] = ratio(overall.fp16_bytes_per_token, padded);
+  line["metrics"] = metrics_json(overall);
+  if (configuration.data.capture) {
+    Json layers = Json::array();
+    for (const LayerReport& layer : report.layers) {
+      layers.push_back({{"layer", layer.layer},
+                        {"head_dim", layer.head_dim},
+                        {"bytes_per_token", layer.bytes_per_token},
+                        {"metrics", metrics_json(layer)}});
+    }
+    line["layers"] = layers;
+  }
+  return line.dump();
+}
+
+}  // namespace tq

@@ -1,0 +1,175 @@
+#include "kernel_templates/catalogue.h"
+
+#include <array>
+#include <span>
+
+#include "core/hadamard.h"
+#include "kernel_templates/kernels.h"
+#include "kernel_templates/shapes.h"
+
+namespace tq {
+
+std::span<const EmbeddedFile> embedded_kernel_sources();
+
+const SourceTree& kernel_sources() {
+  static const SourceTree tree{embedded_kernel_sources()};
+  return tree;
+}
+
+namespace {
+using namespace gpu;
+
+constexpr std::array kElements{Element::f16, Element::f32, Element::bf16};
+constexpr std::array kMixings{Mixing::hadamard, Mixing::dense};
+constexpr std::array kLayouts{Layout::tiles, Layout::canonical};
+
+class List {
+ public:
+  void add(KernelSource source) { entries_.push_back({source.label, std::move(source)}); }
+  std::vector<CatalogueEntry> take() { return std::move(entries_); }
+
+ private:
+  std::vector<CatalogueEntry> entries_;
+};
+
+std::vector<KeySpec> key_specs(int d, Mixing rotation) {
+  std::vector<KeySpec> specs;
+  for (int bits = 2; bits <= 4; ++bits) {
+    for (const ScaleRule scale : {ScaleRule::nc, ScaleRule::norm, ScaleRule::ls})
+      specs.push_back({d, bits, false, scale, rotation, Mixing::hadamard});
+    for (const Mixing sketch : kMixings)
+      specs.push_back({d, bits - 1, true, ScaleRule::norm, rotation, sketch});
+  }
+  return specs;
+}
+
+std::vector<GroupSpec> group_specs(int d) {
+  std::vector<GroupSpec> specs;
+  for (const int bits : {2, 3, 4, 8}) {
+    for (const int size : {16, 32, 64, 128}) {
+      if (d % size == 0) specs.push_back({d, bits, size});
+    }
+  }
+  return specs;
+}
+
+// What a decode step can be asked for: the scale rule does not matter to it.
+std::vector<ValueSpec> value_specs(int d, Mixing rotation) {
+  std::vector<ValueSpec> specs;
+  for (int bits = 2; bits <= 4; ++bits)
+    specs.push_back({true, {d, bits, false, ScaleRule::norm, rotation, Mixing::hadamard}, {}});
+  for (const GroupSpec& group : group_specs(d)) specs.push_back({false, {}, group});
+  return specs;
+}
+
+void add_codec(List& list, const KeySpec& key, Layout layout, Element element) {
+  list.add(encode_kernel({key, Side::keys, layout, element}));
+  list.add(decode_kernel({key, Side::keys, layout, element}));
+  if (key.prod) return;
+  list.add(encode_kernel({key, Side::values, layout, element}));
+  list.add(decode_kernel({key, Side::values, layout, element}));
+}
+void add_codec(List& list, const GroupSpec& group, Layout layout, Element element) {
+  list.add(encode_groups_kernel({group, layout, element}));
+  list.add(decode_groups_kernel({group, layout, element}));
+}
+
+void add_scores(List& list, const KeySpec& key, int query_tiles) {
+  list.add(scores_kernel({key, query_tiles, ScorePart::all}));
+  if (!key.prod) return;
+  list.add(scores_kernel({key, query_tiles, ScorePart::table}));
+  list.add(scores_kernel({key, query_tiles, ScorePart::signs}));
+}
+
+bool for_decoding(const KeySpec& key) { return key.prod || key.scale == ScaleRule::norm; }
+
+}  // namespace
+
+std::vector<CatalogueEntry> catalogue() {
+  List list;
+  for (int order = 16; order <= 1024; order += 8) {
+    if (!hadamard_supported(order)) continue;
+    for (const Element element : kElements) {
+      list.add(wht_kernel({order, element, false}));
+      if (!hadamard_plan(order).paley_orders.empty()) list.add(wht_kernel({order, element, true}));
+    }
+  }
+  list.add(append_kernel());
+  for (const int d : kGpuHeadDims) {
+    list.add(combine_kernel({d, false, Mixing::hadamard}));
+    for (const Mixing rotation : kMixings) list.add(combine_kernel({d, true, rotation}));
+    for (const Layout layout : kLayouts) {
+      for (const Element element : kElements) {
+        for (const GroupSpec& group : group_specs(d)) add_codec(list, group, layout, element);
+      }
+    }
+    for (const Mixing rotation : kMixings) {
+      for (const KeySpec& key : key_specs(d, rotation)) {
+        for (const Element element : kElements) {
+          for (const Layout layout : kLayouts) add_codec(list, key, layout, element);
+          if (for_decoding(key)) list.add(rotate_kernel({key, element}));
+        }
+      }
+    }
+    for (int query_tiles = 1; query_tiles <= 2; ++query_tiles) {
+      const int warps = attend_warps(d, query_tiles);
+      list.add(attend_kernel({false, {}, {}, d, query_tiles, warps}));
+      for (const Mixing rotation : kMixings) {
+        for (const KeySpec& key : key_specs(d, rotation)) {
+          if (!for_decoding(key)) continue;
+          add_scores(list, key, query_tiles);
+          for (const ValueSpec& value : value_specs(d, rotation))
+            list.add(attend_kernel({true, key, value, d, query_tiles, warps}));
+        }
+      }
+    }
+  }
+  return list.take();
+}
+
+std::vector<CatalogueEntry> covering_catalogue() {
+  const auto mse = [](int d, int bits, Mixing rotation = Mixing::hadamard) {
+    return KeySpec{d, bits, false, ScaleRule::norm, rotation, Mixing::hadamard};
+  };
+  const auto prod = [](int d, int bits, Mixing sketch, Mixing rotation = Mixing::hadamard) {
+    return KeySpec{d, bits - 1, true, ScaleRule::norm, rotation, sketch};
+  };
+  List list;
+  list.add(wht_kernel({128, Element::f32, false}));
+  list.add(wht_kernel({512, Element::bf16, false}));
+  list.add(wht_kernel({576, Element::f16, true}));
+  list.add(wht_kernel({560, Element::f32, true}));  // two Paley factors, one of each kind
+  list.add(append_kernel());
+  add_codec(list, {128, 3, false, ScaleRule::nc, Mixing::hadamard, Mixing::hadamard}, Layout::tiles,
+            Element::f16);
+  add_codec(list, {80, 4, false, ScaleRule::ls, Mixing::dense, Mixing::hadamard}, Layout::canonical,
+            Element::f32);
+  add_codec(list, prod(96, 2, Mixing::dense), Layout::canonical, Element::bf16);
+  add_codec(list, prod(256, 3, Mixing::hadamard), Layout::tiles, Element::f16);
+  add_codec(list, prod(64, 4, Mixing::hadamard, Mixing::dense), Layout::tiles, Element::f32);
+  add_codec(list, GroupSpec{80, 3, 16}, Layout::tiles, Element::f16);
+  add_codec(list, GroupSpec{192, 8, 64}, Layout::canonical, Element::f32);
+  list.add(rotate_kernel({prod(128, 3, Mixing::dense), Element::f32}));
+  list.add(rotate_kernel({prod(96, 3, Mixing::hadamard, Mixing::dense), Element::f16}));
+  add_scores(list, prod(128, 3, Mixing::hadamard), 1);
+  list.add(scores_kernel({mse(256, 4), 2, ScorePart::all}));
+  const auto attend = [&](const KeySpec& key, const ValueSpec& value, int query_tiles) {
+    const int d = key.head_dim;
+    list.add(attend_kernel({true, key, value, d, query_tiles, attend_warps(d, query_tiles)}));
+  };
+  attend(mse(128, 4), {true, mse(128, 4), {}}, 1);
+  attend(mse(80, 2), {true, mse(80, 3), {}}, 2);
+  attend(mse(256, 3), {false, {}, {256, 2, 16}}, 2);
+  attend(mse(192, 3, Mixing::dense), {true, mse(192, 2, Mixing::dense), {}}, 1);
+  attend(prod(128, 3, Mixing::hadamard), {false, {}, {128, 3, 32}}, 1);
+  attend(prod(96, 2, Mixing::dense), {false, {}, {96, 8, 32}}, 1);
+  attend(prod(64, 4, Mixing::hadamard), {false, {}, {64, 4, 64}}, 1);
+  list.add(attend_kernel({false, {}, {}, 80, 1, attend_warps(80, 1)}));
+  list.add(attend_kernel({false, {}, {}, 256, 2, attend_warps(256, 2)}));
+  list.add(combine_kernel({96, true, Mixing::hadamard}));
+  list.add(combine_kernel({128, true, Mixing::dense}));
+  list.add(combine_kernel({128, false, Mixing::hadamard}));
+  return list.take();
+}
+
+}  // namespace tq

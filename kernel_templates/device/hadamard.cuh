@@ -1,0 +1,97 @@
+#pragma once
+
+#include "device/element.cuh"
+#include "device/paley.cuh"
+
+// H of order d = m 2^k on vectors that a few lanes hold in registers: m = 1, or one Paley factor 12, 20, 28, 36.
+//
+//   m = 1: lane l of L holds coordinates l E .. l E + E - 1; the low butterflies run inside a lane.
+//   m > 1: lane l of L holds coordinates e L + l; the low butterflies run across lanes, Paley's factor inside.
+namespace tq::gpu {
+
+TQ_SHARED int odd_part(int d) { return d % 2 == 0 ? odd_part(d / 2) : d; }
+TQ_SHARED int paley_order(int d) { return odd_part(d) == 1 ? 1 : 4 * odd_part(d); }
+// At most one Paley factor; other orders go through shared memory (device/wht_mixed.cuh).
+TQ_SHARED bool fits_registers(int d) {
+  return odd_part(d) <= 9 && d % paley_order(d) == 0 && (odd_part(d) > 1 || d <= 1024);
+}
+
+template <int kOrder>
+struct Hadamard {
+  static_assert(fits_registers(kOrder));
+  static constexpr int kPaley = paley_order(kOrder);
+  static constexpr int kSylvester = kOrder / kPaley;
+  static constexpr bool kContiguous = kPaley == 1;
+  static constexpr int kElements = kContiguous ? (kOrder > 256 ? kOrder / kLanes : 8)
+                                               : kOrder / (kSylvester < kLanes ? kSylvester : kLanes);
+  static constexpr int kWidth = kOrder / kElements;  // lanes a vector
+  static constexpr int kRows = kLanes / kWidth;      // vectors a warp
+
+  using Registers = float[kElements];
+
+  // Coordinate of element e in lane l of the vector's lanes.
+  TQ_DEVICE static int coordinate(int e, int l) { return kContiguous ? l * kElements + e : e * kWidth + l; }
+
+  template <Element kElement>
+  TQ_DEVICE static void load(const void* base, i64 row_offset, int l, Registers& x) {
+    if constexpr (kContiguous) {
+#pragma unroll
+      for (int e = 0; e < kElements; e += 8) load_eight<kElement>(base, row_offset + l * kElements + e, x + e);
+    } else {
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) x[e] = load_element<kElement>(base, row_offset + coordinate(e, l));
+    }
+  }
+  template <Element kElement>
+  TQ_DEVICE static void store(void* base, i64 row_offset, int l, const Registers& x) {
+    if constexpr (kContiguous) {
+#pragma unroll
+      for (int e = 0; e < kElements; e += 8) store_eight<kElement>(base, row_offset + l * kElements + e, x + e);
+    } else {
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) store_element<kElement>(base, row_offset + coordinate(e, l), x[e]);
+    }
+  }
+
+  template <int kCount>
+  TQ_DEVICE static void butterflies_inside(Registers& x, int first, int count_stride) {
+#pragma unroll
+    for (int h = 1; h < kCount; h <<= 1) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        if ((i & h) != 0) continue;
+        float& a = x[first + i * count_stride];
+        float& b = x[first + (i + h) * count_stride];
+        const float sum = a + b;
+        b = a - b;
+        a = sum;
+      }
+    }
+  }
+  TQ_DEVICE static void butterflies_across(Registers& x, int l) {
+#pragma unroll
+    for (int mask = 1; mask < kWidth; mask <<= 1) {
+      const float sign = (l & mask) != 0 ? -1.0f : 1.0f;
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) x[e] = fmaf(sign, x[e], __shfl_xor_sync(kFullWarp, x[e], mask));
+    }
+  }
+
+  // x becomes H x, or H^T x. All lanes of the warp take part.
+  template <bool kTransposed>
+  TQ_DEVICE static void transform(Registers& x, int l) {
+    if constexpr (kContiguous) {
+      butterflies_inside<kElements>(x, 0, 1);
+      butterflies_across(x, l);
+    } else {
+      constexpr int kInside = kSylvester / kWidth;  // butterflies left for the lane, below Paley's factor
+      butterflies_across(x, l);
+#pragma unroll
+      for (int i = 0; i < kPaley; ++i) butterflies_inside<kInside>(x, i * kInside, 1);
+#pragma unroll
+      for (int t = 0; t < kInside; ++t) paley_transform<kPaley, kTransposed, kInside>(x, t);
+    }
+  }
+};
+
+}  // namespace tq::gpu

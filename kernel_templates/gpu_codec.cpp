@@ -1,0 +1,255 @@
+#include "kernel_templates/gpu_codec.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "kernel_templates/kernels.h"
+#include "kernel_templates/shapes.h"
+#include "kernel_templates/spec_text.h"
+#include "shared/launch.h"
+
+namespace tq::gpu {
+namespace {
+
+unsigned blocks(i64 count, i64 per_block) {
+  return static_cast<unsigned>((count + per_block - 1) / per_block);
+}
+
+std::vector<const KeyCodec*> rotated_codecs(const std::vector<const ValueCodec*>& heads) {
+  std::vector<const KeyCodec*> result;
+  for (const ValueCodec* head : heads) result.push_back(head->rotated());
+  return result;
+}
+
+}  // namespace
+
+Ranges one_range(int first, int count) {
+  Ranges ranges;
+  ranges.one = {first, count, 0, 0, 0};
+  ranges.most_tiles = count == 0 ? 0 : (first + count - 1) / kTileTokens - first / kTileTokens + 1;
+  ranges.most_tokens = count;
+  return ranges;
+}
+
+void check_alignment(const VectorView& vectors, Element element, const char* what) {
+  const i64 unit = 16 / element_bytes(element);
+  if (reinterpret_cast<std::uintptr_t>(vectors.data) % 16 != 0 || vectors.token_stride % unit != 0 ||
+      vectors.head_stride % unit != 0 || vectors.sequence_stride % unit != 0) {
+    throw UsageError("{}: address and strides must be multiples of 16 bytes", what);
+  }
+}
+
+GpuKeyCodec::GpuKeyCodec(GpuContext& gpu, const std::vector<const KeyCodec*>& heads, Side side)
+    : gpu_(gpu), tables_(gpu.device(), heads), side_(side) {}
+
+void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, const Ranges& ranges,
+                         const TileView& out, bool round_to_half, StreamRef stream) {
+  check_alignment(x, element, "encode");
+  const EncodeSpec spec{tables_.spec(), side_, Layout::tiles, element};
+  EncodeParams p{};
+  p.x = x;
+  p.ranges = ranges.device;
+  p.range = ranges.one;
+  p.tables = tables_.tables();
+  p.table_stride = tables_.per_head();
+  p.heads = heads;
+  p.round_to_half = round_to_half ? 1 : 0;
+  p.rotation = tables_.rotation();
+  p.sketch = tables_.sketch();
+  p.tiles = out;
+  launch(gpu_.kernels().get(encode_kernel(spec)),
+         {{static_cast<unsigned>(ranges.most_tiles), static_cast<unsigned>(heads),
+           static_cast<unsigned>(ranges.sequences)},
+          {kEncodeThreads},
+          static_cast<unsigned>(encode_shared_bytes(spec))},
+         stream, p);
+}
+
+void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, int rows, const CanonicalKeys& out,
+                         StreamRef stream) {
+  check_alignment(x, element, "encode");
+  const EncodeSpec spec{tables_.spec(), side_, Layout::canonical, element};
+  EncodeParams p{};
+  p.x = x;
+  p.range = {0, rows, 0, 0, 0};
+  p.tables = tables_.tables();
+  p.table_stride = tables_.per_head();
+  p.heads = heads;
+  p.rotation = tables_.rotation();
+  p.sketch = tables_.sketch();
+  p.canonical = out;
+  p.canonical_rows = rows;
+  launch(gpu_.kernels().get(encode_kernel(spec)),
+         {{blocks(rows, kTileTokens), static_cast<unsigned>(heads)},
+          {kEncodeThreads},
+          static_cast<unsigned>(encode_shared_bytes(spec))},
+         stream, p);
+}
+
+void GpuKeyCodec::decode(const TileView& tiles, int heads, const Ranges& ranges, const VectorView& out,
+                         Element element, StreamRef stream) {
+  check_alignment(out, element, "decode");
+  const DecodeSpec spec{tables_.spec(), side_, Layout::tiles, element};
+  EncodeParams p{};
+  p.x = out;
+  p.ranges = ranges.device;
+  p.range = ranges.one;
+  p.tables = tables_.tables();
+  p.table_stride = tables_.per_head();
+  p.alpha = tables_.alpha_over_d();
+  p.heads = heads;
+  p.rotation = tables_.rotation_back();
+  p.sketch = tables_.sketch_back();
+  p.tiles = tiles;
+  launch(gpu_.kernels().get(decode_kernel(spec)),
+         {{blocks(ranges.most_tokens, kVectorRows), static_cast<unsigned>(heads),
+           static_cast<unsigned>(ranges.sequences)},
+          {kDecodeThreads},
+          static_cast<unsigned>(decode_shared_bytes(spec.key))},
+         stream, p);
+}
+
+void GpuKeyCodec::decode(const CanonicalKeys& codes, int heads, int rows, const VectorView& out,
+                         Element element, StreamRef stream) {
+  check_alignment(out, element, "decode");
+  const DecodeSpec spec{tables_.spec(), side_, Layout::canonical, element};
+  EncodeParams p{};
+  p.x = out;
+  p.range = {0, rows, 0, 0, 0};
+  p.tables = tables_.tables();
+  p.table_stride = tables_.per_head();
+  p.alpha = tables_.alpha_over_d();
+  p.heads = heads;
+  p.rotation = tables_.rotation_back();
+  p.sketch = tables_.sketch_back();
+  p.canonical = codes;
+  p.canonical_rows = rows;
+  launch(gpu_.kernels().get(decode_kernel(spec)),
+         {{blocks(rows, kVectorRows), static_cast<unsigned>(heads)},
+          {kDecodeThreads},
+          static_cast<unsigned>(decode_shared_bytes(spec.key))},
+         stream, p);
+}
+
+void GpuKeyCodec::prepare(const void* queries, Element element, i64 rows, float* rotated, float* sketched,
+                          StreamRef stream) {
+  KeySpec key = tables_.spec();
+  key.scale = ScaleRule::norm;  // does not matter: one kernel for all rules
+  const RotateParams p{queries, rotated, sketched, rows, tables_.rotation(), tables_.sketch()};
+  launch(gpu_.kernels().get(rotate_kernel({key, element})),
+         {{blocks(rows, kVectorRows)}, {kRotateThreads}, static_cast<unsigned>(rotate_shared_bytes(key))},
+         stream, p);
+}
+
+void GpuKeyCodec::scores(const void* queries, Element element, int group, int heads, int sequences,
+                         const int* tokens, int most_tokens, const TileView& keys, ScorePart part, float gain,
+                         float* out, i64 out_stride, StreamRef stream) {
+  if (group < 1 || group > kMaxGroup) {
+    throw UsageError("scores: {} query heads a KV head; the kernels take 1 to {}", group, kMaxGroup);
+  }
+  ScoreSpec spec{tables_.spec(), group > 8 ? 2 : 1, part};
+  spec.key.scale = ScaleRule::norm;
+  const i64 d = spec.key.head_dim, query_heads = static_cast<i64>(group) * heads;
+  ScoreParams p{};
+  p.queries = queries;
+  p.query_element = element;
+  p.query_sequence_stride = query_heads * d;
+  p.query_head_stride = d;
+  p.group = group;
+  p.key = {tables_.centroids(), tables_.centroid_stride(), tables_.alpha_over_d(),
+           tables_.per_head(),  tables_.rotation(),        tables_.sketch()};
+  p.keys = keys;
+  p.tokens = tokens;
+  p.out = out;
+  p.out_sequence_stride = query_heads * out_stride;
+  p.out_stride = out_stride;
+  p.gain = gain;
+  // As many blocks as fill the device a few times over, each with enough tiles to pay for its tables.
+  const int tiles = static_cast<int>(blocks(most_tokens, kTileTokens));
+  const int wanted = 8 * gpu_.device().info().multiprocessors / std::max(1, heads * sequences);
+  p.tiles_per_block = std::max(kScoreThreads / kLanes, tiles / std::max(1, wanted));
+  launch(gpu_.kernels().get(scores_kernel(spec)),
+         {{blocks(tiles, p.tiles_per_block), static_cast<unsigned>(heads), static_cast<unsigned>(sequences)},
+          {kScoreThreads},
+          static_cast<unsigned>(score_shared_bytes(spec))},
+         stream, p);
+}
+
+GpuValueCodec::GpuValueCodec(GpuContext& gpu, const std::vector<const ValueCodec*>& heads) : gpu_(gpu) {
+  const ValueConfig& config = heads.front()->config();
+  spec_.rotated = config.mode == ValueMode::rotated;
+  if (spec_.rotated) {
+    rotated_.emplace(gpu, rotated_codecs(heads), Side::values);
+    spec_.table = rotated_->spec();
+    return;
+  }
+  spec_.group = {heads.front()->head_dim(), config.bits, config.group_size};
+  const bool known =
+      std::find(kGpuHeadDims.begin(), kGpuHeadDims.end(), spec_.group.head_dim) != kGpuHeadDims.end();
+  if (!known || spec_.group.group_size % kBlockCoordinates != 0 ||
+      spec_.group.head_dim / spec_.group.group_size > 16 ||
+      (spec_.group.group_size & (spec_.group.group_size - 1)) != 0) {
+    throw UsageError(
+        "no GPU kernels for {}: groups of 16, 32, 64 or 128, head_dim 64, 80, 96, 128, 192 or 256",
+        describe(spec_.group));
+  }
+}
+
+void GpuValueCodec::encode(const VectorView& x, Element element, int heads, const Ranges& ranges,
+                           const TileView& out, bool round_to_half, StreamRef stream) {
+  if (rotated_) return rotated_->encode(x, element, heads, ranges, out, round_to_half, stream);
+  check_alignment(x, element, "encode");
+  const GroupParams p{x, ranges.device, ranges.one, heads, round_to_half ? 1 : 0, out, {}, 0};
+  launch(gpu_.kernels().get(encode_groups_kernel({spec_.group, Layout::tiles, element})),
+         {{static_cast<unsigned>(ranges.most_tiles), static_cast<unsigned>(heads),
+           static_cast<unsigned>(ranges.sequences)},
+          {kEncodeThreads},
+          static_cast<unsigned>(group_shared_bytes(spec_.group))},
+         stream, p);
+}
+
+void GpuValueCodec::decode(const TileView& tiles, int heads, const Ranges& ranges, const VectorView& out,
+                           Element element, StreamRef stream) {
+  if (rotated_) return rotated_->decode(tiles, heads, ranges, out, element, stream);
+  const GroupParams p{out, ranges.device, ranges.one, heads, 0, tiles, {}, 0};
+  launch(gpu_.kernels().get(decode_groups_kernel({spec_.group, Layout::tiles, element})),
+         {{blocks(ranges.most_tokens, kVectorRows), static_cast<unsigned>(heads),
+           static_cast<unsigned>(ranges.sequences)},
+          {kDecodeThreads}},
+         stream, p);
+}
+
+void GpuValueCodec::encode(const VectorView& x, Element element, int heads, int rows,
+                           const CanonicalGroups& out, StreamRef stream) {
+  check_alignment(x, element, "encode");
+  const GroupParams p{x, nullptr, {0, rows, 0, 0, 0}, heads, 0, {}, out, rows};
+  launch(gpu_.kernels().get(encode_groups_kernel({spec_.group, Layout::canonical, element})),
+         {{blocks(rows, kTileTokens), static_cast<unsigned>(heads)},
+          {kEncodeThreads},
+          static_cast<unsigned>(group_shared_bytes(spec_.group))},
+         stream, p);
+}
+
+void GpuValueCodec::decode(const CanonicalGroups& codes, int heads, int rows, const VectorView& out,
+                           Element element, StreamRef stream) {
+  const GroupParams p{out, nullptr, {0, rows, 0, 0, 0}, heads, 0, {}, codes, rows};
+  launch(gpu_.kernels().get(decode_groups_kernel({spec_.group, Layout::canonical, element})),
+         {{blocks(rows, kVectorRows), static_cast<unsigned>(heads)}, {kDecodeThreads}}, stream, p);
+}
+
+void wht(GpuContext& gpu, int order, Element element, bool transposed, const void* in, void* out, i64 rows,
+         float gain, StreamRef stream) {
+  const WhtSpec spec{order, element, transposed};
+  const WhtParams p{in, out, rows, gain};
+  const int multiprocessors = gpu.device().info().multiprocessors;
+  const Kernel& kernel = gpu.kernels().get(wht_kernel(spec));
+  if (wht_is_mixed(order)) {
+    const unsigned grid = static_cast<unsigned>(std::min<i64>(rows, 16 * multiprocessors));
+    return launch(kernel, {{grid}, {kMixedThreads}, static_cast<unsigned>(order) * 4}, stream, p);
+  }
+  // A block has 8 warps, a warp at least one row a turn.
+  const unsigned grid = static_cast<unsigned>(std::min<i64>((rows + 7) / 8, 16 * multiprocessors));
+  launch(kernel, {{grid}, {kWhtThreads}}, stream, p);
+}
+
+}  // namespace tq::gpu

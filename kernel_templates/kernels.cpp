@@ -1,0 +1,82 @@
+#include "kernel_templates/kernels.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "core/hadamard.h"
+#include "kernel_templates/spec_text.h"
+
+namespace tq::gpu {
+namespace {
+
+std::string include(const char* file) { return fmt::format("#include \"device/{}.cuh\"\n", file); }
+
+template <typename Spec>
+KernelSource instantiate(std::string label, const char* name, const Spec& spec) {
+  return {std::move(label), include(name), fmt::format("tq::gpu::{}<{}>", name, cpp_text(spec)), {}};
+}
+
+const char* side_name(Side side) { return side == Side::keys ? "keys" : "values"; }
+const char* layout_name(Layout layout) { return layout == Layout::tiles ? "tiles" : "canonical"; }
+
+}  // namespace
+
+bool wht_is_mixed(int order) { return hadamard_plan(order).paley_orders.size() > 1; }
+
+KernelSource wht_kernel(const WhtSpec& spec) {
+  const std::string label =
+      fmt::format("wht d{} {}{}", spec.order, describe(spec.element), spec.transposed ? " transposed" : "");
+  if (!wht_is_mixed(spec.order)) return instantiate(label, "wht", spec);
+  const HadamardPlan plan = hadamard_plan(spec.order);
+  return {label,
+          include("wht_mixed"),
+          fmt::format("tq::gpu::wht_mixed<{}, {}, {}>", cpp_text(spec), plan.sylvester_order,
+                      fmt::join(plan.paley_orders, ", ")),
+          {}};
+}
+
+KernelSource rotate_kernel(const RotateSpec& spec) {
+  return instantiate(fmt::format("rotate {} {}", describe(spec.key), describe(spec.element)), "rotate", spec);
+}
+KernelSource encode_kernel(const EncodeSpec& spec) {
+  return instantiate(fmt::format("encode {} {} {} {}", side_name(spec.side), describe(spec.key),
+                                 layout_name(spec.layout), describe(spec.element)),
+                     "encode", spec);
+}
+KernelSource decode_kernel(const DecodeSpec& spec) {
+  return instantiate(fmt::format("decode {} {} {} {}", side_name(spec.side), describe(spec.key),
+                                 layout_name(spec.layout), describe(spec.element)),
+                     "decode", spec);
+}
+KernelSource encode_groups_kernel(const GroupCodecSpec& spec) {
+  return instantiate(fmt::format("encode values {} {} {}", describe(spec.group), layout_name(spec.layout),
+                                 describe(spec.element)),
+                     "encode_groups", spec);
+}
+KernelSource decode_groups_kernel(const GroupCodecSpec& spec) {
+  KernelSource source = instantiate(fmt::format("decode values {} {} {}", describe(spec.group),
+                                                layout_name(spec.layout), describe(spec.element)),
+                                    "decode_groups", spec);
+  source.text = include("decode");
+  return source;
+}
+KernelSource scores_kernel(const ScoreSpec& spec) {
+  const char* part = spec.part == ScorePart::all ? "" : spec.part == ScorePart::table ? " table" : " signs";
+  return instantiate(fmt::format("scores {} heads{}{}", describe(spec.key), 8 * spec.query_tiles, part),
+                     "scores", spec);
+}
+KernelSource attend_kernel(const AttendSpec& spec) {
+  const std::string codecs = spec.quantised ? fmt::format("{} / {}", describe(spec.key), describe(spec.value))
+                                            : fmt::format("d{} binary16", spec.head_dim);
+  return instantiate(fmt::format("attend {} heads{} warps{}", codecs, 8 * spec.query_tiles, spec.warps),
+                     "attend", spec);
+}
+KernelSource combine_kernel(const CombineSpec& spec) {
+  const char* frame = !spec.rotated ? "" : spec.rotation == Mixing::dense ? " qr" : " rht";
+  return instantiate(fmt::format("combine d{}{}", spec.head_dim, frame), "combine", spec);
+}
+KernelSource append_kernel() { return {"append", include("append"), "tq::gpu::append", {}}; }
+
+int attend_warps(int head_dim, int query_tiles) { return head_dim * query_tiles > 256 ? 4 : 8; }
+
+}  // namespace tq::gpu

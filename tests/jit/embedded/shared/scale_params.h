@@ -1,0 +1,7 @@
+#pragma once
+
+struct ScaleParams {
+  float* values;
+  float factor;
+  int count;
+};

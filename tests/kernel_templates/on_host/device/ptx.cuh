@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "core/half.h"
+#include "shared/launch.h"
+#include "shared/types.h"
+
+// Stands in for kernel_templates/device/ptx.cuh where tests compile device headers for the host: CUDA's
+// built-ins and the instructions behind PTX, one thread at a time. `threadIdx` is whatever the test sets it
+// to.
+namespace tq::gpu {
+
+#define TQ_DEVICE inline
+
+struct ThreadIndex {
+  unsigned x = 0;
+};
+inline ThreadIndex threadIdx;
+inline struct BlockSize { unsigned x = 1; } blockDim;
+
+template <typename T>
+constexpr T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T>
+constexpr T max(T a, T b) {
+  return a < b ? b : a;
+}
+
+// cvt.rmi.s32.f32: towards minus infinity, saturating; NaN gives 0.
+inline int __float2int_rd(float value) {
+  if (std::isnan(value)) return 0;
+  const double floor = std::floor(static_cast<double>(value));
+  if (floor < std::numeric_limits<int>::min()) return std::numeric_limits<int>::min();
+  if (floor > std::numeric_limits<int>::max()) return std::numeric_limits<int>::max();
+  return static_cast<int>(floor);
+}
+
+// shf.r.wrap: the low word of {high, low} >> (shift mod 32).
+inline u32 __funnelshift_r(u32 low, u32 high, u32 shift) {
+  return static_cast<u32>((static_cast<std::uint64_t>(high) << 32 | low) >> (shift & 31u));
+}
+
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+template <int N, int I = 0, typename F>
+void static_for(F&& f) {
+  if constexpr (I < N) {
+    f(Index<I>{});
+    static_for<N, I + 1>(f);
+  }
+}
+
+inline u32 pack_half2(float low, float high) {
+  return tq::float_to_half(low) | static_cast<u32>(tq::float_to_half(high)) << 16;
+}
+inline u32 subtract_half2(u32 a, u32 b) {
+  const auto part = [&](int shift) {
+    return tq::half_to_float(static_cast<u16>(a >> shift)) - tq::half_to_float(static_cast<u16>(b >> shift));
+  };
+  return pack_half2(part(0), part(16));
+}
+
+// prmt without its sign mode: nibble i of the selector names byte i of the result.
+inline u32 permute_bytes(u32 a, u32 b, u32 selector) {
+  const std::uint64_t bytes = static_cast<std::uint64_t>(b) << 32 | a;
+  u32 result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<u32>(bytes >> 8 * (selector >> 4 * i & 7u) & 0xffu) << 8 * i;
+  return result;
+}
+
+struct alignas(16) Vector4 {
+  u32 x[4];
+};
+struct alignas(8) Vector2 {
+  u32 x[2];
+};
+
+inline Vector4 load_stream16(const void* address) {
+  Vector4 value;
+  std::memcpy(&value, address, sizeof(value));
+  return value;
+}
+inline u32 load_stream4(const void* address) {
+  u32 value;
+  std::memcpy(&value, address, sizeof(value));
+  return value;
+}
+
+// As much as a block can have.
+inline Vector4 dynamic_shared[(227 << 10) / sizeof(Vector4)];
+
+}  // namespace tq::gpu
