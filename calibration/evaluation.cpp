@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 
 #include "core/tile.h"
 
@@ -107,8 +108,17 @@ LayerEvaluation::LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads
 void LayerEvaluation::add(const TokenBlock& block, std::size_t part) {
   // One region a block of tokens. Inside a head everything is too short to be worth waking threads for: on
   // sixteen cores that made a small capture ten times slower.
+  std::exception_ptr failure;  // of a backend: out of the region before it goes on
 #pragma omp parallel for schedule(dynamic) num_threads(team_size(kv_heads_))
-  for (std::size_t head = 0; head < kv_heads_; ++head) add_head(block, part, head);
+  for (std::size_t head = 0; head < kv_heads_; ++head) {
+    try {
+      add_head(block, part, head);
+    } catch (...) {
+#pragma omp critical
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 // What one head's block and one chunk of its queries share between contenders.

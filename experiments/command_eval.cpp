@@ -6,6 +6,7 @@
 #include "experiments/commands.h"
 #include "experiments/progress_bar.h"
 #include "experiments/report_output.h"
+#include "experiments/sweep/backends.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -15,19 +16,23 @@ ExitCode run_eval(const Arguments& arguments) {
                    "tq eval --capture model.kv.h5 --key-mode prod --sketch gaussian --alpha unbiased");
   line.add()("capture", po::value<std::string>()->value_name("FILE"), "capture to measure on (*.kv.h5)")(
       "artefact", po::value<std::string>()->value_name("FILE"), "take codecs and tables from here (*.tq.h5)")(
-      "json", po::bool_switch(), "JSON instead of a table");
+      "json", po::bool_switch(), "JSON instead of a table")(
+      "backend", po::value<std::string>()->default_value("host")->value_name("NAME"),
+      "what encodes and decodes: host, or cuda (a GPU)");
   add_codec_options(line, AlphaTarget::unbiased);
   if (!line.parse(arguments)) return ExitCode::done;
   if (line.given("artefact") && codec_options_given(line)) {
     throw UsageError("eval: --artefact brings its own codecs; leave out the codec options");
   }
+  const CacheBackend& backend = cache_backend(canonical_backend(line.get<std::string>("backend")));
   CaptureReader capture(line.required("capture"));
   CaptureReport report;
   {
     ProgressBar bar("measuring", capture.info().tokens * capture.info().layers.size());
     report = line.given("artefact")
-                 ? evaluate_capture(capture, read_artefact(line.get<std::string>("artefact")), bar.callback())
-                 : evaluate_capture(capture, read_codec_options(line), bar.callback());
+                 ? evaluate_capture(capture, read_artefact(line.get<std::string>("artefact")), bar.callback(),
+                                    backend)
+                 : evaluate_capture(capture, read_codec_options(line), bar.callback(), backend);
   }
   if (line.get<bool>("json")) {
     fmt::print("{}\n", report_json(report).dump(2));

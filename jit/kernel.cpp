@@ -11,16 +11,13 @@
 namespace tq {
 namespace {
 
-// Of the one parameter; nothing when the driver cannot tell. Throws logic_error when there is not exactly
-// one.
+// Of the first parameter; nothing when the driver cannot tell. Throws logic_error when there is none.
 std::optional<std::size_t> read_parameter_bytes(cuda::FunctionHandle function, const std::string& label) {
   const auto& get_info = cuda::driver().func_get_param_info;
   if (!get_info) return std::nullopt;
-  std::size_t offset = 0, bytes = 0, ignored = 0;
-  const bool has_first = get_info(function, 0, &offset, &bytes) == cuda::Result::success;
-  const bool has_second = get_info(function, 1, &offset, &ignored) == cuda::Result::success;
-  if (!has_first || has_second)
-    throw std::logic_error(fmt::format("kernel {} does not take exactly one parameter", label));
+  std::size_t offset = 0, bytes = 0;
+  if (get_info(function, 0, &offset, &bytes) != cuda::Result::success)
+    throw std::logic_error(fmt::format("kernel {} takes no parameter", label));
   return bytes;
 }
 

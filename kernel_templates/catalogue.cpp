@@ -62,12 +62,15 @@ std::vector<ValueSpec> value_specs(int d, Mixing rotation) {
   return specs;
 }
 
+bool for_decoding(const KeySpec& key) { return key.prod || key.scale == ScaleRule::norm; }
+
+// Fields that a kernel does not read are those of one representative (kernels.h).
 void add_codec(List& list, const KeySpec& key, Layout layout, Element element) {
-  list.add(encode_kernel({key, Side::keys, layout, element}));
-  list.add(decode_kernel({key, Side::keys, layout, element}));
-  if (key.prod) return;
-  list.add(encode_kernel({key, Side::values, layout, element}));
-  list.add(decode_kernel({key, Side::values, layout, element}));
+  for (const Side side : {Side::keys, Side::values}) {
+    if (side == Side::values && (key.prod || layout == Layout::canonical)) continue;
+    list.add(encode_kernel({key, side, layout, element}));
+    if (for_decoding(key)) list.add(decode_kernel({key, side, layout, element}));
+  }
 }
 void add_codec(List& list, const GroupSpec& group, Layout layout, Element element) {
   list.add(encode_groups_kernel({group, layout, element}));
@@ -80,8 +83,6 @@ void add_scores(List& list, const KeySpec& key, int query_tiles) {
   list.add(scores_kernel({key, query_tiles, ScorePart::table}));
   list.add(scores_kernel({key, query_tiles, ScorePart::signs}));
 }
-
-bool for_decoding(const KeySpec& key) { return key.prod || key.scale == ScaleRule::norm; }
 
 }  // namespace
 
@@ -112,14 +113,15 @@ std::vector<CatalogueEntry> catalogue() {
       }
     }
     for (int query_tiles = 1; query_tiles <= 2; ++query_tiles) {
-      const int warps = attend_warps(d, query_tiles);
-      list.add(attend_kernel({false, {}, {}, d, query_tiles, warps}));
+      const bool attends = query_tiles <= attend_query_tiles(d, kMaxGroup);
+      if (attends) list.add(attend_kernel({false, {}, {}, d, query_tiles, kAttendWarps}));
       for (const Mixing rotation : kMixings) {
         for (const KeySpec& key : key_specs(d, rotation)) {
           if (!for_decoding(key)) continue;
           add_scores(list, key, query_tiles);
+          if (!attends) continue;
           for (const ValueSpec& value : value_specs(d, rotation))
-            list.add(attend_kernel({true, key, value, d, query_tiles, warps}));
+            list.add(attend_kernel({true, key, value, d, query_tiles, kAttendWarps}));
         }
       }
     }
@@ -155,17 +157,17 @@ std::vector<CatalogueEntry> covering_catalogue() {
   list.add(scores_kernel({mse(256, 4), 2, ScorePart::all}));
   const auto attend = [&](const KeySpec& key, const ValueSpec& value, int query_tiles) {
     const int d = key.head_dim;
-    list.add(attend_kernel({true, key, value, d, query_tiles, attend_warps(d, query_tiles)}));
+    list.add(attend_kernel({true, key, value, d, query_tiles, kAttendWarps}));
   };
   attend(mse(128, 4), {true, mse(128, 4), {}}, 1);
   attend(mse(80, 2), {true, mse(80, 3), {}}, 2);
-  attend(mse(256, 3), {false, {}, {256, 2, 16}}, 2);
+  attend(mse(256, 3), {false, {}, {256, 2, 16}}, 1);
   attend(mse(192, 3, Mixing::dense), {true, mse(192, 2, Mixing::dense), {}}, 1);
   attend(prod(128, 3, Mixing::hadamard), {false, {}, {128, 3, 32}}, 1);
   attend(prod(96, 2, Mixing::dense), {false, {}, {96, 8, 32}}, 1);
   attend(prod(64, 4, Mixing::hadamard), {false, {}, {64, 4, 64}}, 1);
-  list.add(attend_kernel({false, {}, {}, 80, 1, attend_warps(80, 1)}));
-  list.add(attend_kernel({false, {}, {}, 256, 2, attend_warps(256, 2)}));
+  list.add(attend_kernel({false, {}, {}, 80, 1, kAttendWarps}));
+  list.add(attend_kernel({false, {}, {}, 256, 1, kAttendWarps}));
   list.add(combine_kernel({96, true, Mixing::hadamard}));
   list.add(combine_kernel({128, true, Mixing::dense}));
   list.add(combine_kernel({128, false, Mixing::hadamard}));

@@ -32,9 +32,7 @@ KeySpec key_spec(const KeyCodec& codec) {
     throw UsageError("no GPU kernels for head_dim {}: they are made for 64, 80, 96, 128, 192 and 256", d);
   }
   const KeyConfig& config = codec.config();
-  if (config.table_bits() > 4) {
-    throw UsageError("no GPU kernels for {}: tables take 1 to 4 bits", tq::describe(config));
-  }
+  if (config.bits > 4) throw UsageError("no GPU kernels for {}: they take up to 4 bits", tq::describe(config));
   KeySpec spec{};
   spec.head_dim = d;
   spec.table_bits = config.table_bits();

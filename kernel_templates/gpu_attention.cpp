@@ -30,13 +30,9 @@ GpuAttention::GpuAttention(GpuContext& gpu, const GpuKeyCodec& keys, const GpuVa
     : gpu_(gpu), head_dim_(keys.spec().head_dim), keys_(&keys), values_(&values) {}
 
 AttendSpec GpuAttention::spec_of(int group) const {
-  const int query_tiles = group > 8 ? 2 : 1, warps = attend_warps(head_dim_, query_tiles);
-  if (keys_ == nullptr) return {false, {}, {}, head_dim_, query_tiles, warps};
-  AttendSpec spec{true, keys_->spec(), values_->spec(), head_dim_, query_tiles, warps};
-  // Scales are stored: how they came about does not matter here, and one kernel serves all rules.
-  spec.key.scale = ScaleRule::norm;
-  if (spec.value.rotated) spec.value.table.scale = ScaleRule::norm;
-  return spec;
+  const int query_tiles = attend_query_tiles(head_dim_, group);
+  if (keys_ == nullptr) return {false, {}, {}, head_dim_, query_tiles, kAttendWarps};
+  return {true, keys_->spec(), values_->spec(), head_dim_, query_tiles, kAttendWarps};
 }
 
 void GpuAttention::attend(const Call& call, StreamRef stream) {
@@ -48,7 +44,8 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
   const Kernel& kernel = gpu_.kernels().get(attend_kernel(spec));
   const unsigned threads = static_cast<unsigned>(spec.warps * kLanes);
   const unsigned shared = static_cast<unsigned>(attend_shared_bytes(spec));
-  const int heads = call.kv_heads * call.sequences;
+  const int group_blocks = (call.group + query_heads(spec.query_tiles) - 1) / query_heads(spec.query_tiles);
+  const int heads = call.kv_heads * group_blocks * call.sequences;
   const int slots =
       gpu_.device().info().multiprocessors * std::max(1, kernel.max_active_blocks(threads, shared));
 
@@ -67,6 +64,7 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
   p.query_sequence_stride = query_heads * d;
   p.query_head_stride = d;
   p.group = call.group;
+  p.group_blocks = group_blocks;
   p.kv_heads = call.kv_heads;
   p.softmax_scale = call.softmax_scale;
   p.exact = call.exact;
@@ -89,9 +87,9 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
       combine.rotation = rotated->spec().rotation;
     }
   }
-  const unsigned kv_heads = static_cast<unsigned>(call.kv_heads),
+  const unsigned head_blocks = static_cast<unsigned>(call.kv_heads * group_blocks),
                  sequences = static_cast<unsigned>(call.sequences);
-  launch(kernel, {{static_cast<unsigned>(splits), kv_heads, sequences}, {threads}, shared}, stream, p);
+  launch(kernel, {{static_cast<unsigned>(splits), head_blocks, sequences}, {threads}, shared}, stream, p);
 
   c.partial_output = p.partial_output;
   c.partial_softmax = p.partial_softmax;

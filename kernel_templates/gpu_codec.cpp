@@ -11,6 +11,13 @@
 namespace tq::gpu {
 namespace {
 
+// Blocks that share `tiles` of a head: a block fills its tables once, so no more than fill the device.
+unsigned encode_blocks(const Device& device, int tiles, int heads) {
+  constexpr int kBlocksPerMultiprocessor = 8;
+  const int wanted = kBlocksPerMultiprocessor * device.info().multiprocessors / std::max(1, heads);
+  return static_cast<unsigned>(std::min(tiles, std::max(1, wanted)));
+}
+
 unsigned blocks(i64 count, i64 per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
 }
@@ -58,8 +65,8 @@ void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, const 
   p.sketch = tables_.sketch();
   p.tiles = out;
   launch(gpu_.kernels().get(encode_kernel(spec)),
-         {{static_cast<unsigned>(ranges.most_tiles), static_cast<unsigned>(heads),
-           static_cast<unsigned>(ranges.sequences)},
+         {{encode_blocks(gpu_.device(), ranges.most_tiles, heads * ranges.sequences),
+           static_cast<unsigned>(heads), static_cast<unsigned>(ranges.sequences)},
           {kEncodeThreads},
           static_cast<unsigned>(encode_shared_bytes(spec))},
          stream, p);
@@ -80,7 +87,8 @@ void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, int ro
   p.canonical = out;
   p.canonical_rows = rows;
   launch(gpu_.kernels().get(encode_kernel(spec)),
-         {{blocks(rows, kTileTokens), static_cast<unsigned>(heads)},
+         {{encode_blocks(gpu_.device(), static_cast<int>(blocks(rows, kTileTokens)), heads),
+           static_cast<unsigned>(heads)},
           {kEncodeThreads},
           static_cast<unsigned>(encode_shared_bytes(spec))},
          stream, p);
@@ -133,8 +141,7 @@ void GpuKeyCodec::decode(const CanonicalKeys& codes, int heads, int rows, const 
 
 void GpuKeyCodec::prepare(const void* queries, Element element, i64 rows, float* rotated, float* sketched,
                           StreamRef stream) {
-  KeySpec key = tables_.spec();
-  key.scale = ScaleRule::norm;  // does not matter: one kernel for all rules
+  const KeySpec& key = tables_.spec();
   const RotateParams p{queries, rotated, sketched, rows, tables_.rotation(), tables_.sketch()};
   launch(gpu_.kernels().get(rotate_kernel({key, element})),
          {{blocks(rows, kVectorRows)}, {kRotateThreads}, static_cast<unsigned>(rotate_shared_bytes(key))},
@@ -147,8 +154,7 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
   if (group < 1 || group > kMaxGroup) {
     throw UsageError("scores: {} query heads a KV head; the kernels take 1 to {}", group, kMaxGroup);
   }
-  ScoreSpec spec{tables_.spec(), group > 8 ? 2 : 1, part};
-  spec.key.scale = ScaleRule::norm;
+  const ScoreSpec spec{tables_.spec(), group > 8 ? 2 : 1, part};
   const i64 d = spec.key.head_dim, query_heads = static_cast<i64>(group) * heads;
   ScoreParams p{};
   p.queries = queries;
@@ -186,7 +192,7 @@ GpuValueCodec::GpuValueCodec(GpuContext& gpu, const std::vector<const ValueCodec
   spec_.group = {heads.front()->head_dim(), config.bits, config.group_size};
   const bool known =
       std::find(kGpuHeadDims.begin(), kGpuHeadDims.end(), spec_.group.head_dim) != kGpuHeadDims.end();
-  if (!known || spec_.group.group_size % kBlockCoordinates != 0 ||
+  if (!known || spec_.group.group_size % kBlockCoordinates != 0 || spec_.group.group_size > 128 ||
       spec_.group.head_dim / spec_.group.group_size > 16 ||
       (spec_.group.group_size & (spec_.group.group_size - 1)) != 0) {
     throw UsageError(

@@ -138,6 +138,7 @@ GpuKvCache::GpuKvCache(GpuContext& gpu, std::vector<CacheLayer> layers, CachePol
       layer->page_lists.resize(sequences);
       layer->slots = static_cast<std::size_t>(policy_.sinks) + window_capacity(policy_);
       layer->exact = DeviceBuffer(device, 2 * sequences * layer->sequence_halves() * sizeof(u16));
+      if (layer->exact.bytes() > 0) fill(layer->exact.address(), 0, layer->exact.bytes(), stream_);
     }
     layer->states = DeviceBuffer(device, sequences * sizeof(SequenceState));
     fill(layer->states.address(), 0, layer->states.bytes(), stream_);

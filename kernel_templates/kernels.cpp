@@ -16,6 +16,11 @@ KernelSource instantiate(std::string label, const char* name, const Spec& spec) 
   return {std::move(label), include(name), fmt::format("tq::gpu::{}<{}>", name, cpp_text(spec)), {}};
 }
 
+KeySpec without_scale_rule(KeySpec key) {
+  key.scale = ScaleRule::norm;
+  return key;
+}
+
 const char* side_name(Side side) { return side == Side::keys ? "keys" : "values"; }
 const char* layout_name(Layout layout) { return layout == Layout::tiles ? "tiles" : "canonical"; }
 
@@ -35,15 +40,21 @@ KernelSource wht_kernel(const WhtSpec& spec) {
           {}};
 }
 
-KernelSource rotate_kernel(const RotateSpec& spec) {
+KernelSource rotate_kernel(const RotateSpec& asked) {
+  const RotateSpec spec{without_scale_rule(asked.key), asked.element};
   return instantiate(fmt::format("rotate {} {}", describe(spec.key), describe(spec.element)), "rotate", spec);
 }
-KernelSource encode_kernel(const EncodeSpec& spec) {
+KernelSource encode_kernel(const EncodeSpec& asked) {
+  EncodeSpec spec = asked;
+  if (spec.layout == Layout::canonical) spec.side = Side::keys;
   return instantiate(fmt::format("encode {} {} {} {}", side_name(spec.side), describe(spec.key),
                                  layout_name(spec.layout), describe(spec.element)),
                      "encode", spec);
 }
-KernelSource decode_kernel(const DecodeSpec& spec) {
+KernelSource decode_kernel(const DecodeSpec& asked) {
+  DecodeSpec spec = asked;
+  spec.key = without_scale_rule(spec.key);
+  if (spec.layout == Layout::canonical) spec.side = Side::keys;
   return instantiate(fmt::format("decode {} {} {} {}", side_name(spec.side), describe(spec.key),
                                  layout_name(spec.layout), describe(spec.element)),
                      "decode", spec);
@@ -60,12 +71,19 @@ KernelSource decode_groups_kernel(const GroupCodecSpec& spec) {
   source.text = include("decode");
   return source;
 }
-KernelSource scores_kernel(const ScoreSpec& spec) {
+KernelSource scores_kernel(const ScoreSpec& asked) {
+  const ScoreSpec spec{without_scale_rule(asked.key), asked.query_tiles, asked.part};
   const char* part = spec.part == ScorePart::all ? "" : spec.part == ScorePart::table ? " table" : " signs";
   return instantiate(fmt::format("scores {} heads{}{}", describe(spec.key), 8 * spec.query_tiles, part),
                      "scores", spec);
 }
-KernelSource attend_kernel(const AttendSpec& spec) {
+KernelSource attend_kernel(const AttendSpec& asked) {
+  AttendSpec spec = asked;
+  spec.key = without_scale_rule(spec.key);
+  // Sums stay in the values' frame: their rotation is combine's.
+  spec.value.table = without_scale_rule(spec.value.table);
+  if (spec.quantised) spec.value.table.rotation = spec.key.rotation;
+  if (!spec.value.rotated) spec.value.table = {};
   const std::string codecs = spec.quantised ? fmt::format("{} / {}", describe(spec.key), describe(spec.value))
                                             : fmt::format("d{} binary16", spec.head_dim);
   return instantiate(fmt::format("attend {} heads{} warps{}", codecs, 8 * spec.query_tiles, spec.warps),
@@ -77,6 +95,6 @@ KernelSource combine_kernel(const CombineSpec& spec) {
 }
 KernelSource append_kernel() { return {"append", include("append"), "tq::gpu::append", {}}; }
 
-int attend_warps(int head_dim, int query_tiles) { return head_dim * query_tiles > 256 ? 4 : 8; }
+int attend_query_tiles(int head_dim, int group) { return group > 8 && head_dim <= 128 ? 2 : 1; }
 
 }  // namespace tq::gpu

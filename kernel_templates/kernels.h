@@ -21,7 +21,9 @@ KernelSource append_kernel();
 // Several Paley factors: a row in shared memory instead of registers (device/wht_mixed.cuh).
 bool wht_is_mixed(int order);
 
-// Warps of an attention block: as many as the register file and the shared memory of all architectures take.
-int attend_warps(int head_dim, int query_tiles);
+// Tiles of 8 query heads that an attention block takes of `group` query heads a KV head: two where their sums
+// fit the registers; otherwise two blocks read the same tiles.
+int attend_query_tiles(int head_dim, int group);
+inline constexpr int kAttendWarps = 8;
 
 }  // namespace tq::gpu

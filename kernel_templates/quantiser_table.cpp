@@ -29,7 +29,8 @@ QuantiserTable quantiser_table(const Codebook& codebook) {
 
   // The inner boundaries share cells 1 .. 62; cell 0 and 63 take what lies outside.
   const float width = inner.back() - inner.front();
-  table.grid_scale = width > 0 ? static_cast<float>(kGridCells - 3) / width : 1.0f;
+  // Boundaries may be closer than the reciprocal of the largest float.
+  table.grid_scale = width > 0 ? std::min(static_cast<float>(kGridCells - 3) / width, 1e30f) : 1.0f;
   table.grid_offset = 1.0f - inner.front() * table.grid_scale;
   int held[kGridCells] = {};
   for (const float boundary : inner) ++held[grid_cell(table, boundary)];

@@ -45,7 +45,8 @@ std::unique_ptr<tq_cache> make_cache(std::vector<CacheLayer> layers, const tq_ca
   made->stream = StreamRef::from_pointer(stream);
   made->given = std::make_unique<Event>(gpu->context->device());
   made->done = std::make_unique<Event>(gpu->context->device());
-  made->device = std::make_unique<gpu::GpuKvCache>(*gpu->context, std::move(layers), policy, batch, made->stream);
+  made->device =
+      std::make_unique<gpu::GpuKvCache>(*gpu->context, std::move(layers), policy, batch, made->stream);
   return made;
 }
 
@@ -75,7 +76,8 @@ const tq_cache& checked(const tq_cache* cache, int layer, int sequence) {
 }
 
 void check_arrays(std::initializer_list<const void*> arrays, const char* names) {
-  if (std::find(arrays.begin(), arrays.end(), nullptr) != arrays.end()) throw UsageError("{} may not be null", names);
+  if (std::find(arrays.begin(), arrays.end(), nullptr) != arrays.end())
+    throw UsageError("{} may not be null", names);
 }
 
 // Vectors in host memory.
@@ -123,8 +125,9 @@ int append(tq_cache* handle, int layer, int sequence, const void* k, const void*
       return (cache.host.get()->*call)(layer, sequence, floats(k, element), floats(v, element), tokens);
     }
     const auto call = prefill ? &gpu::GpuKvCache::prefill : &gpu::GpuKvCache::append;
-    ordered_with(cache, stream,
-                 [&] { (cache.device.get()->*call)(layer, sequence, {k, type}, {v, type}, tokens); });
+    ordered_with(cache, stream, [&] {
+      (cache.device.get()->*call)(layer, sequence, {k, type}, {v, type}, tokens);
+    });
   });
 }
 
@@ -133,8 +136,8 @@ int append(tq_cache* handle, int layer, int sequence, const void* k, const void*
 
 using namespace tq::c_api;
 
-int tq_cache_create(const tq_cache_layer* layers, size_t count, const tq_cache_policy* policy, int batch, tq_gpu* gpu,
-                    void* stream, tq_cache** cache) {
+int tq_cache_create(const tq_cache_layer* layers, size_t count, const tq_cache_policy* policy, int batch,
+                    tq_gpu* gpu, void* stream, tq_cache** cache) {
   return guarded([&] {
     require(cache, "cache");
     if (count > 0) require(layers, "layers");
@@ -144,8 +147,8 @@ int tq_cache_create(const tq_cache_layer* layers, size_t count, const tq_cache_p
   });
 }
 
-int tq_cache_from_artefact(const char* path, const tq_cache_policy* policy, int batch, tq_gpu* gpu, void* stream,
-                           tq_cache** cache) {
+int tq_cache_from_artefact(const char* path, const tq_cache_policy* policy, int batch, tq_gpu* gpu,
+                           void* stream, tq_cache** cache) {
   return guarded([&] {
     require(cache, "cache");
     *cache = make_cache(read_layers(path), policy, batch, gpu, stream).release();
@@ -159,7 +162,8 @@ int tq_cache_describe(const tq_cache* cache, int* layers, int* batch, tq_cache_p
     require(cache, "cache");
     if (layers != nullptr) *layers = cache->layers();
     if (batch != nullptr) *batch = cache->batch();
-    if (policy != nullptr) *policy = {cache->policy().recent, cache->policy().sinks, cache->policy().flush_block};
+    if (policy != nullptr)
+      *policy = {cache->policy().recent, cache->policy().sinks, cache->policy().flush_block};
   });
 }
 
@@ -180,13 +184,13 @@ int tq_cache_tokens(const tq_cache* handle, int layer, int sequence, size_t* tok
   });
 }
 
-int tq_cache_prefill(tq_cache* cache, int layer, int sequence, const void* k, const void* v, tq_element element,
-                     size_t tokens, void* stream) {
+int tq_cache_prefill(tq_cache* cache, int layer, int sequence, const void* k, const void* v,
+                     tq_element element, size_t tokens, void* stream) {
   return append(cache, layer, sequence, k, v, element, tokens, stream, true);
 }
 
-int tq_cache_append(tq_cache* cache, int layer, int sequence, const void* k, const void* v, tq_element element,
-                    size_t tokens, void* stream) {
+int tq_cache_append(tq_cache* cache, int layer, int sequence, const void* k, const void* v,
+                    tq_element element, size_t tokens, void* stream) {
   return append(cache, layer, sequence, k, v, element, tokens, stream, false);
 }
 
@@ -198,10 +202,13 @@ int tq_cache_append_batch(tq_cache* handle, int layer, const void* k, const void
     if (tokens > 0) check_arrays({k, v}, "k and v");
     const std::scoped_lock lock(cache.mutex);
     if (!cache.host) {
-      return ordered_with(cache, stream, [&] { cache.device->append_batch(layer, {k, type}, {v, type}, tokens); });
+      return ordered_with(cache, stream, [&] {
+        cache.device->append_batch(layer, {k, type}, {v, type}, tokens);
+      });
     }
     const tq::CacheLayer& shape = cache.layer(layer);
-    const std::size_t row = static_cast<std::size_t>(shape.num_kv_heads) * static_cast<std::size_t>(shape.head_dim);
+    const std::size_t row =
+        static_cast<std::size_t>(shape.num_kv_heads) * static_cast<std::size_t>(shape.head_dim);
     for (int i = 0; i < cache.batch(); ++i) {
       const std::size_t offset = static_cast<std::size_t>(i) * tokens * row;
       cache.host->append(layer, i, floats(k, element) + offset, floats(v, element) + offset, tokens);
@@ -218,7 +225,8 @@ int tq_cache_attend(tq_cache* handle, int layer, const void* q, tq_element q_ele
     if (cache.host) {
       const std::shared_lock lock(cache.mutex);
       const float* to = floats(out, out_element);
-      return cache.host->attend_batch(layer, floats(q, q_element), q_heads, softmax_scale, const_cast<float*>(to), lse);
+      return cache.host->attend_batch(layer, floats(q, q_element), q_heads, softmax_scale,
+                                      const_cast<float*>(to), lse);
     }
     const std::scoped_lock lock(cache.mutex);  // of the attention's workspace, too
     ordered_with(cache, stream, [&] {
@@ -251,7 +259,8 @@ int tq_cache_scores(tq_cache* handle, int layer, int sequence, const void* q, tq
         cache.device->quantised_scores(layer, sequence, {q, type}, q_heads, 1, out, count);
       });
     }
-    const std::size_t tokens = cache.tokens(layer, sequence), heads = static_cast<std::size_t>(std::max(q_heads, 0));
+    const std::size_t tokens = cache.tokens(layer, sequence),
+                      heads = static_cast<std::size_t>(std::max(q_heads, 0));
     std::vector<float> all(heads * tokens);
     cache.host->scores(layer, sequence, floats(q, element), q_heads, all.data());
     if (count == 0) return;

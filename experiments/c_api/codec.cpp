@@ -65,7 +65,8 @@ std::shared_ptr<const ValueCodec> make_values(const tq_codec_options& options) {
 }
 
 void check_side(int side) {
-  if (side != TQ_KEYS && side != TQ_VALUES) throw UsageError("side is {}, must be TQ_KEYS or TQ_VALUES", side);
+  if (side != TQ_KEYS && side != TQ_VALUES)
+    throw UsageError("side is {}, must be TQ_KEYS or TQ_VALUES", side);
 }
 
 // The columns of a linear map, given the map's images of the unit vectors as rows.

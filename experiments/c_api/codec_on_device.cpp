@@ -34,14 +34,15 @@ gpu::CanonicalGroups group_arrays(const tq_rows& rows) { return {rows.codes, row
 void check_count(std::size_t heads, std::size_t rows) {
   constexpr std::size_t kMostHeads = 65535, kMostRows = std::numeric_limits<int>::max() - 64;
   if (heads > kMostHeads || rows > kMostRows) {
-    throw UsageError("{} heads of {} rows: one call takes at most {} of {}", heads, rows, kMostHeads, kMostRows);
+    throw UsageError("{} heads of {} rows: one call takes at most {} of {}", heads, rows, kMostHeads,
+                     kMostRows);
   }
 }
 
 // Calls body(codec on the device, vectors, heads, rows) unless there is nothing to do.
 template <typename Body>
-void with_device(const tq_codec* handle, tq_gpu* gpu, const void* vectors, const tq_rows* encoded, std::size_t heads,
-                 std::size_t rows, const Body& body) {
+void with_device(const tq_codec* handle, tq_gpu* gpu, const void* vectors, const tq_rows* encoded,
+                 std::size_t heads, std::size_t rows, const Body& body) {
   const tq_codec& codec = checked(handle, heads);
   require(gpu, "gpu");
   check_count(heads, rows);
@@ -55,10 +56,14 @@ void with_device(const tq_codec* handle, tq_gpu* gpu, const void* vectors, const
 
 gpu::Element element_of(int element) {
   switch (element) {
-    case TQ_FLOAT32: return gpu::Element::f32;
-    case TQ_FLOAT16: return gpu::Element::f16;
-    case TQ_BFLOAT16: return gpu::Element::bf16;
-    default: throw UsageError("element is {}, must be TQ_FLOAT32, TQ_FLOAT16 or TQ_BFLOAT16", element);
+    case TQ_FLOAT32:
+      return gpu::Element::f32;
+    case TQ_FLOAT16:
+      return gpu::Element::f16;
+    case TQ_BFLOAT16:
+      return gpu::Element::bf16;
+    default:
+      throw UsageError("element is {}, must be TQ_FLOAT32, TQ_FLOAT16 or TQ_BFLOAT16", element);
   }
 }
 
@@ -104,33 +109,37 @@ int tq_gpu_open(int ordinal, const char* cache_folder, tq_gpu** gpu) {
 
 void tq_gpu_destroy(tq_gpu* gpu) { delete gpu; }
 
-int tq_encode_device(const tq_codec* codec, tq_gpu* gpu, const void* x, tq_element element, size_t heads, size_t rows,
-                     const tq_rows* encoded, void* stream) {
+int tq_encode_device(const tq_codec* codec, tq_gpu* gpu, const void* x, tq_element element, size_t heads,
+                     size_t rows, const tq_rows* encoded, void* stream) {
   return guarded([&] {
-    with_device(codec, gpu, x, encoded, heads, rows, [&](tq_codec::OnDevice& on, const auto& vectors, int h, int r) {
-      const tq::StreamRef work = tq::StreamRef::from_pointer(stream);
-      const tq::gpu::Element type = element_of(element);
-      if (on.values && !on.values->rotated()) {
-        on.values->encode(vectors, type, h, r, group_arrays(*encoded), work);
-      } else {
-        (on.keys ? *on.keys : *on.values->rotated()).encode(vectors, type, h, r, key_arrays(*encoded), work);
-      }
-    });
+    with_device(codec, gpu, x, encoded, heads, rows,
+                [&](tq_codec::OnDevice& on, const auto& vectors, int h, int r) {
+                  const tq::StreamRef work = tq::StreamRef::from_pointer(stream);
+                  const tq::gpu::Element type = element_of(element);
+                  if (on.values && !on.values->rotated()) {
+                    on.values->encode(vectors, type, h, r, group_arrays(*encoded), work);
+                  } else {
+                    (on.keys ? *on.keys : *on.values->rotated())
+                        .encode(vectors, type, h, r, key_arrays(*encoded), work);
+                  }
+                });
   });
 }
 
-int tq_decode_device(const tq_codec* codec, tq_gpu* gpu, const tq_rows* encoded, size_t heads, size_t rows, void* out,
-                     tq_element element, void* stream) {
+int tq_decode_device(const tq_codec* codec, tq_gpu* gpu, const tq_rows* encoded, size_t heads, size_t rows,
+                     void* out, tq_element element, void* stream) {
   return guarded([&] {
-    with_device(codec, gpu, out, encoded, heads, rows, [&](tq_codec::OnDevice& on, const auto& vectors, int h, int r) {
-      const tq::StreamRef work = tq::StreamRef::from_pointer(stream);
-      const tq::gpu::Element type = element_of(element);
-      if (on.values && !on.values->rotated()) {
-        tq::gpu::check_alignment(vectors, type, "decode");
-        on.values->decode(group_arrays(*encoded), h, r, vectors, type, work);
-      } else {
-        (on.keys ? *on.keys : *on.values->rotated()).decode(key_arrays(*encoded), h, r, vectors, type, work);
-      }
-    });
+    with_device(codec, gpu, out, encoded, heads, rows,
+                [&](tq_codec::OnDevice& on, const auto& vectors, int h, int r) {
+                  const tq::StreamRef work = tq::StreamRef::from_pointer(stream);
+                  const tq::gpu::Element type = element_of(element);
+                  if (on.values && !on.values->rotated()) {
+                    tq::gpu::check_alignment(vectors, type, "decode");
+                    on.values->decode(group_arrays(*encoded), h, r, vectors, type, work);
+                  } else {
+                    (on.keys ? *on.keys : *on.values->rotated())
+                        .decode(key_arrays(*encoded), h, r, vectors, type, work);
+                  }
+                });
   });
 }

@@ -211,8 +211,8 @@ int tq_attend(const tq_codec* key_handle, const tq_rows* encoded_keys, const tq_
     std::vector<float> weights(group * rows);
     for (std::size_t head = 0; head < heads; ++head) {
       const tq::KeyCodec& codec = of_head(keys.keys, head);
-      codec.scores(codec.prepare(q + head * group * d, group), HeadRows(key_info, key_rows, head, rows).keys(),
-                   weights.data());
+      codec.scores(codec.prepare(q + head * group * d, group),
+                   HeadRows(key_info, key_rows, head, rows).keys(), weights.data());
       for (std::size_t i = 0; i < group; ++i) {
         const float sum = softmax(&weights[i * rows], rows, softmax_scale);
         if (lse != nullptr) lse[head * group + i] = sum;

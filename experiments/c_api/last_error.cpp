@@ -15,7 +15,8 @@ thread_local std::array<char, 2048> message{};
 
 int record(ExitCode code, std::string_view text) noexcept {
   const std::size_t length = std::min(text.size(), message.size() - 1);
-  std::replace_copy(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(length), message.begin(), '\n', ' ');
+  std::replace_copy(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(length), message.begin(), '\n',
+                    ' ');
   message[length] = 0;
   return static_cast<int>(code);
 }

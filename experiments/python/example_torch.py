@@ -29,8 +29,8 @@ def main():
     cache.append(k, v)
     out = torch.as_tensor(cache.attend(q)).double()
 
-    heads = lambda x: x.double().transpose(0, 1).repeat_interleave(Q_HEADS // KV_HEADS, dim=0)
-    exact = torch.nn.functional.scaled_dot_product_attention(q.double()[:, None], heads(k), heads(v))[:, 0]
+    keys, values = (x.double().transpose(0, 1).repeat_interleave(Q_HEADS // KV_HEADS, dim=0) for x in (k, v))
+    exact = torch.nn.functional.scaled_dot_product_attention(q.double()[:, None], keys, values)[:, 0]
     error = (out - exact).norm() / exact.norm()
     cosine = torch.nn.functional.cosine_similarity(out, exact).mean()
     print(f"keys {layer.keys.name}, values {layer.values.name}, {TOKENS} tokens on {device}")

@@ -12,6 +12,7 @@
 #include "experiments/nearest_name.h"
 #include "experiments/sweep/backends.h"
 #include "experiments/sweep/data_source.h"
+#include "kernel_templates/shapes.h"
 
 namespace tq {
 namespace {
@@ -36,6 +37,13 @@ std::string choice_or_none(Axis axis, std::string_view text) {
   return text == kNone ? std::string(text) : choice<Enum>(axis, text);
 }
 
+std::string measure(std::string_view text) {
+  if (text != kQuality && text != kFused) {
+    throw UsageError("measure '{}' is unknown; choose one of: {}, {}", text, kQuality, kFused);
+  }
+  return std::string(text);
+}
+
 std::string_view trimmed(std::string_view text) {
   const std::size_t begin = text.find_first_not_of(" \t");
   if (begin == std::string_view::npos) return {};
@@ -46,16 +54,21 @@ std::string_view trimmed(std::string_view text) {
 
 const std::array<AxisInfo, kAxes>& axes() {
   static const std::array<AxisInfo, kAxes> list{{
+      {Axis::measure, "measure", "quality",
+       "quality (errors of vectors, scores and outputs) or fused (a decode step over codes against float64 "
+       "attention over the same codes; exit code 1 where it is not exact enough)"},
       {Axis::source, "source", "gaussian",
        "gaussian, laplace, student_t, sphere, outliers (synthetic), sample (the embedded capture) or "
        "capture:FILE"},
       {Axis::d, "d", "128", "head dimension of synthetic rows"},
-      {Axis::rows, "rows", "4096", "synthetic keys and values"},
+      {Axis::rows, "rows", "4096", "synthetic keys and values; fused: tokens"},
       {Axis::queries, "queries", "256",
        "synthetic queries, each of which sees all rows; 0: scores are not measured"},
+      {Axis::heads, "heads", "8", "fused: KV heads"},
+      {Axis::gqa, "gqa", "1", "fused: query heads that share a KV head, up to 16"},
       {Axis::seed, "seed", "0",
        "of the rotation, the sketch and synthetic data; the table averages over seeds"},
-      {Axis::backend, "backend", "host", "what encodes, decodes and scores: host"},
+      {Axis::backend, "backend", "host", "what encodes, decodes and attends: host, or cuda (a GPU)"},
       {Axis::rotation, "rotation", "rht", "rht or qr"},
       {Axis::key_mode, "key-mode", "mse", "mse, prod, or none: keys stay exact and are not counted"},
       {Axis::key_bits, "key-bits", "3", "mse 1..8, prod 2..8"},
@@ -82,6 +95,8 @@ Axis axis_named(std::string_view name) {
 std::string canonical_value(Axis axis, std::string_view text) {
   constexpr std::uint64_t kMostRows = std::uint64_t{1} << 24;
   switch (axis) {
+    case Axis::measure:
+      return measure(text);
     case Axis::source:
       return canonical_source(text);
     case Axis::d:
@@ -90,6 +105,10 @@ std::string canonical_value(Axis axis, std::string_view text) {
       return number(axis, text, 1, kMostRows);
     case Axis::queries:
       return number(axis, text, 0, 65536);
+    case Axis::heads:
+      return number(axis, text, 1, 1024);
+    case Axis::gqa:
+      return number(axis, text, 1, gpu::kMaxGroup);
     case Axis::seed:
       return number(axis, text, 0, std::numeric_limits<std::uint64_t>::max());
     case Axis::backend:
@@ -132,6 +151,8 @@ bool is_number(Axis axis) {
     case Axis::d:
     case Axis::rows:
     case Axis::queries:
+    case Axis::heads:
+    case Axis::gqa:
     case Axis::seed:
     case Axis::key_bits:
     case Axis::value_bits:

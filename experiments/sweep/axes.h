@@ -11,10 +11,13 @@ namespace tq {
 // What a sweep can vary. The order is that of the product's loops, the first the outermost: configurations
 // that share their data come one after the other.
 enum class Axis {
+  measure,
   source,
   d,
   rows,
   queries,
+  heads,
+  gqa,
   seed,
   backend,
   rotation,
@@ -31,13 +34,17 @@ enum class Axis {
 // The value of key-mode and value-mode under which that side of the cache stays exact.
 inline constexpr std::string_view kNone = "none";
 
+// The values of measure: what codecs do to vectors and attention, or how exact fused attention over codes is.
+// The first is what every sweep measured before there was a second: its points do not name it.
+inline constexpr std::string_view kQuality = "quality", kFused = "fused";
+
 struct AxisInfo {
   Axis axis;
   const char* name;           // in files and on the command line
   const char* default_value;  // when a sweep does not name the axis
   const char* help;
 };
-inline constexpr std::size_t kAxes = 15;
+inline constexpr std::size_t kAxes = 18;
 // In the order of the enum.
 const std::array<AxisInfo, kAxes>& axes();
 inline const AxisInfo& info(Axis axis) { return axes()[static_cast<std::size_t>(axis)]; }

@@ -7,8 +7,11 @@
 
 namespace tq {
 
-// The values of the axis `backend`. Throws UsageError that lists them.
+inline constexpr std::string_view kCudaBackend = "cuda";
+
+// The values of --backend and of the axis `backend`: host and cuda. Throws UsageError that lists them.
 std::string canonical_backend(std::string_view name);
+// Throws SystemError for cuda without a GPU.
 const CacheBackend& cache_backend(std::string_view name);
 
 }  // namespace tq

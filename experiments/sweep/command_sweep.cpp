@@ -12,8 +12,11 @@
 #include "core/error.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
+#include "experiments/cuda_backend.h"
 #include "experiments/progress_bar.h"
 #include "experiments/sweep/backends.h"
+#include "experiments/sweep/fused_attention.h"
+#include "experiments/sweep/fused_output.h"
 #include "experiments/sweep/ordered_jobs.h"
 #include "experiments/sweep/result_line.h"
 #include "experiments/sweep/result_log.h"
@@ -94,6 +97,28 @@ void print_plan(const SweepPlan& plan, const std::map<std::string, std::string>&
       plan.configurations.size(), complete, plan.excluded, plan.repeated);
 }
 
+// A plan that is to run on a GPU fails before anything is written where there is none. What is done already
+// needs none.
+const DeviceInfo* gpu_for(const SweepPlan& plan, const std::map<std::string, std::string>& done) {
+  const bool needed =
+      std::any_of(plan.configurations.begin(), plan.configurations.end(), [&](const Configuration& each) {
+        return each.point[Axis::backend] == kCudaBackend && !done.contains(each.key);
+      });
+  return needed ? &default_gpu().device().info() : nullptr;
+}
+
+// `source`: null for what makes its own data.
+std::string measured_line(const Configuration& configuration, const DataSource* source,
+                          const Progress& progress) {
+  if (source != nullptr) {
+    const CacheBackend& backend = cache_backend(configuration.point[Axis::backend]);
+    return result_line(configuration, source->measure(configuration.codec, backend, progress));
+  }
+  const FusedReport report = measure_fused(configuration);
+  progress(configuration.work);
+  return fused_line(configuration, report);
+}
+
 struct Measured {
   std::string line;
   double seconds = 0;
@@ -114,15 +139,14 @@ void measure(const std::vector<const Configuration*>& todo, int jobs, const std:
       todo.size(), jobs,
       [&](std::size_t index) {
         const Configuration& configuration = *todo[index];
-        const auto source = sources.get(configuration.data);
+        const auto source = configuration.fused ? nullptr : sources.get(configuration.data);
         const auto begin = std::chrono::steady_clock::now();
-        const CaptureReport report = source->measure(
-            configuration.codec, cache_backend(configuration.point[Axis::backend]), [&](std::size_t vectors) {
-              const std::lock_guard lock(bar_mutex);
-              bar.advance(vectors);
-            });
+        std::string line = measured_line(configuration, source.get(), [&](std::size_t vectors) {
+          const std::lock_guard lock(bar_mutex);
+          bar.advance(vectors);
+        });
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-        return Measured{result_line(configuration, report), seconds.count()};
+        return Measured{std::move(line), seconds.count()};
       },
       [&](std::size_t index, const Measured& measured) {
         const Configuration& configuration = *todo[index];
@@ -169,28 +193,32 @@ ExitCode run_sweep(const Arguments& arguments) {
   }
   const std::string& folder = line.required("out");
   const SweepPlan plan = read_plan(line, captures);
-  ResultLog log(folder, line.get<bool>("resume"));
+  const bool resume = line.get<bool>("resume");
+  const DeviceInfo* gpu = gpu_for(plan, resume ? read_results(folder) : std::map<std::string, std::string>());
+  ResultLog log(folder, resume);
   std::vector<const Configuration*> todo;
   for (const Configuration& configuration : plan.configurations) {
     if (!log.lines().contains(configuration.key)) todo.push_back(&configuration);
   }
   const int jobs =
       static_cast<int>(std::clamp<std::size_t>(todo.size(), 1, static_cast<std::size_t>(most_jobs)));
-  RunManifest manifest(folder, command_line_of(arguments), plan, captures, jobs);
-  if (line.get<bool>("resume")) {
+  RunManifest manifest(folder, command_line_of(arguments), plan, captures, jobs, gpu);
+  if (resume) {
     spdlog::info("{} of {} configurations are done", plan.configurations.size() - todo.size(),
                  plan.configurations.size());
   }
   measure(todo, jobs, folder, manifest.run(), log);
   manifest.finish(todo.size());
+  const FusedSummary fused = fused_summary(plan, log.lines());
   if (line.get<bool>("json")) {
     for (const Configuration& configuration : plan.configurations) {
       fmt::print("{}\n", log.lines().at(configuration.key));
     }
   } else {
-    fmt::print("{}", summary_table(plan, log.lines()));
+    const std::string quality = summary_table(plan, log.lines());
+    fmt::print("{}{}{}", quality, quality.empty() || fused.table.empty() ? "" : "\n", fused.table);
   }
-  return ExitCode::done;
+  return fused.passed ? ExitCode::done : ExitCode::gate_failed;
 }
 
 }  // namespace tq

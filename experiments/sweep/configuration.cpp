@@ -6,6 +6,8 @@
 #include "core/error.h"
 #include "core/hadamard.h"
 #include "core/sha256.h"
+#include "experiments/cuda_backend.h"
+#include "experiments/sweep/backends.h"
 
 namespace tq {
 namespace {
@@ -62,6 +64,32 @@ void check(const Point& point, const Configuration& configuration, int d, bool q
     throw UsageError("alpha score needs queries, and {} has none; leave it out with: exclude = {}",
                      point[Axis::source], rule(point, {Axis::source, Axis::queries, Axis::alpha}));
   }
+  if (point[Axis::backend] != kCudaBackend) return;
+  if (codec.quantise_keys) {
+    require(point, {Axis::source, Axis::d, Axis::backend, Axis::key_mode, Axis::key_bits},
+            [&] { require_kernels(codec.key, d); });
+  }
+  if (codec.quantise_values) {
+    require(point,
+            {Axis::source, Axis::d, Axis::backend, Axis::value_mode, Axis::value_bits, Axis::group_size},
+            [&] { require_kernels(codec.value, d); });
+  }
+}
+
+// What the cache of a fused measurement cannot be filled from or with.
+void check_fused(const Point& point, const CodecOptions& codec) {
+  if (capture_file(point[Axis::source])) {
+    throw UsageError("measure fused takes synthetic sources; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::source}));
+  }
+  if (!codec.quantise_keys || !codec.quantise_values) {
+    throw UsageError("measure fused quantises keys and values; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::key_mode, Axis::value_mode}));
+  }
+  if (codec.alpha != AlphaTarget::unbiased) {
+    throw UsageError("measure fused fits no alpha; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::alpha}));
+  }
 }
 
 std::string digest(const Configuration& configuration) {
@@ -101,6 +129,11 @@ void normalise(Point& point) {
   const auto clear = [&](std::initializer_list<Axis> of) {
     for (const Axis axis : of) point[axis].clear();
   };
+  if (point[Axis::measure] == kFused) {
+    clear({Axis::queries});
+  } else {
+    clear({Axis::measure, Axis::heads, Axis::gqa});
+  }
   const bool synthetic = !capture_file(point[Axis::source]);
   if (!synthetic) clear({Axis::d, Axis::rows, Axis::queries});
   const bool keys = point[Axis::key_mode] != kNone, rotated_values = point[Axis::value_mode] == "rotated";
@@ -139,6 +172,10 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
   choose(Axis::scale, codec.key.scale);
   codec.value.scale = codec.key.scale;
   codec.seed = number<std::uint64_t>(point[Axis::seed]);
+  if (point[Axis::measure] == kFused) {
+    check_fused(point, codec);
+    configuration.fused = {number<int>(point[Axis::heads]), number<int>(point[Axis::gqa])};
+  }
 
   const CaptureFacts* capture = captures.find(point[Axis::source]);
   std::size_t vectors;
@@ -157,13 +194,13 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
     data.seed = codec.seed;
     data.keys = codec.quantise_keys || data.queries > 0;
     data.values = codec.quantise_values || data.queries > 0;
-    vectors = data.rows;
+    vectors = data.rows * (configuration.fused ? static_cast<std::size_t>(configuration.fused->kv_heads) : 1);
     constexpr std::size_t kMostCoordinates = std::size_t{1} << 28;  // a gigabyte a tensor
-    if (data.rows * static_cast<std::size_t>(data.head_dim) > kMostCoordinates) {
+    if (vectors * static_cast<std::size_t>(data.head_dim) > kMostCoordinates) {
       throw UsageError(
           "{} rows of {} coordinates are more than the {} that are held in memory; leave it out with: "
           "exclude = {}",
-          data.rows, data.head_dim, kMostCoordinates, rule(point, {Axis::d, Axis::rows}));
+          vectors, data.head_dim, kMostCoordinates, rule(point, {Axis::d, Axis::rows, Axis::heads}));
     }
     check(point, configuration, data.head_dim, data.queries > 0);
   }

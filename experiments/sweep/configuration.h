@@ -2,6 +2,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,20 +36,28 @@ class CaptureCatalogue {
   std::map<std::string, CaptureFacts> facts_;
 };
 
+// The cache of `measure = fused`; its tokens are the data's rows.
+struct FusedShape {
+  int kv_heads = 1;
+  int group = 1;  // query heads a KV head
+};
+
 // One measurement of a sweep.
 struct Configuration {
   Point point;  // effective values; "" where an axis makes no difference
   CodecOptions codec;
   DataKey data;
-  std::string capture_sha256;  // "" for synthetic data
+  std::optional<FusedShape> fused;  // none: `measure = quality`
+  std::string capture_sha256;       // "" for synthetic data
   int num_kv_heads = 1;
   std::size_t work = 0;  // vectors' worth of it, for the remaining time
   // SHA-256 of the effective values, the capture's content (not its name) and kResultFormat.
   std::string key;
 };
 
-// Clears the axes that make no difference: sizes of synthetic data for a capture, the group size of rotated
-// values, the scale rule of prod keys, ... so that one measurement has one point.
+// Clears the axes that make no difference: what only the other measure reads, sizes of synthetic data for a
+// capture, the group size of rotated values, the scale rule of prod keys, ... so that one measurement has one
+// point.
 void normalise(Point& point);
 
 // Throws UsageError for a combination that cannot be measured, and says how to exclude it.

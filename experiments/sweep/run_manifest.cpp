@@ -18,6 +18,7 @@
 #include "experiments/host_machine.h"
 #include "experiments/sweep/result_log.h"
 #include "experiments/version.h"
+#include "jit/nvrtc_api.h"
 
 namespace tq {
 namespace {
@@ -40,8 +41,17 @@ Json library_versions() {
           {"spdlog", fmt::format("{}.{}.{}", SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH)}};
 }
 
+// The driver is named by the CUDA version that it brings, as 12040.
+Json gpu_json(const DeviceInfo* gpu) {
+  if (gpu == nullptr) return nullptr;
+  return {{"name", gpu->name},
+          {"architecture", to_string(gpu->architecture)},
+          {"cuda_driver", gpu->driver_version},
+          {"nvrtc", nvrtc::identity()}};
+}
+
 Json begun_run(const std::string& command_line, const SweepPlan& plan, const CaptureCatalogue& captures,
-               int jobs) {
+               int jobs, const DeviceInfo* gpu) {
   std::set<std::uint64_t> seeds;
   std::set<std::string> backends;
   for (const Configuration& configuration : plan.configurations) {
@@ -62,6 +72,7 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Cap
           {"threads", omp_get_max_threads()},
           {"jobs", jobs},
           {"backends", backends},
+          {"gpu", gpu_json(gpu)},
           {"libraries", library_versions()},
           {"seeds", seeds},
           {"inputs", inputs},
@@ -75,7 +86,7 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Cap
 }  // namespace
 
 RunManifest::RunManifest(const std::string& folder, const std::string& command_line, const SweepPlan& plan,
-                         const CaptureCatalogue& captures, int jobs)
+                         const CaptureCatalogue& captures, int jobs, const DeviceInfo* gpu)
     : path_((std::filesystem::path(folder) / kManifestFile).string()),
       begin_(std::chrono::steady_clock::now()) {
   if (std::ifstream file(path_); file) {
@@ -91,7 +102,7 @@ RunManifest::RunManifest(const std::string& folder, const std::string& command_l
          "95 %: 1.96 standard errors, over vectors or over queries to the same vectors, of one seed"},
         {"runs", Json::array()}};
   }
-  manifest_["runs"].push_back(begun_run(command_line, plan, captures, jobs));
+  manifest_["runs"].push_back(begun_run(command_line, plan, captures, jobs, gpu));
   write_file_atomically(path_, manifest_.dump(2) + "\n");
 }
 

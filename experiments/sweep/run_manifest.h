@@ -6,17 +6,19 @@
 
 #include "experiments/sweep/configuration.h"
 #include "experiments/sweep/sweep_plan.h"
+#include "jit/device.h"
 
 namespace tq {
 
 // FOLDER/manifest.json: where a sweep's numbers come from. Every run (the first, and each --resume) adds an
-// entry to "runs": the program, the machine, the command line, the inputs' digests, the seeds, when and for
-// how long. A run that was killed has no end.
+// entry to "runs": the program, the machine, the command line, the GPU where one is used, the
+// inputs' digests, the seeds, when and for how long. A run that was killed has no end.
 class RunManifest {
  public:
-  // Writes the entry of a run that begins. Throws InputError when the file there is no manifest.
+  // Writes the entry of a run that begins; `gpu` is null for one that uses none. Throws InputError when the
+  // file there is no manifest.
   RunManifest(const std::string& folder, const std::string& command_line, const SweepPlan& plan,
-              const CaptureCatalogue& captures, int jobs);
+              const CaptureCatalogue& captures, int jobs, const DeviceInfo* gpu);
   // Which run this is, from 0.
   std::size_t run() const { return manifest_["runs"].size() - 1; }
   // Adds the end, and how many configurations the run measured.

@@ -62,7 +62,7 @@ std::vector<Row> collect(const SweepPlan& plan, const std::map<std::string, std:
   std::map<std::string, std::size_t> index;
   for (const Configuration& configuration : plan.configurations) {
     const auto line = lines.find(configuration.key);
-    if (line == lines.end()) continue;
+    if (line == lines.end() || configuration.fused) continue;
     Point point = configuration.point;
     point[Axis::seed].clear();
     const auto [place, is_new] = index.emplace(describe(point), rows.size());
@@ -76,6 +76,7 @@ std::vector<Row> collect(const SweepPlan& plan, const std::map<std::string, std:
 
 std::string summary_table(const SweepPlan& plan, const std::map<std::string, std::string>& lines) {
   const std::vector<Row> rows = collect(plan, lines);
+  if (rows.empty()) return "";
   std::vector<Axis> varying;
   for (const AxisInfo& axis : axes()) {
     std::set<std::string> values;

@@ -7,10 +7,10 @@
 
 namespace tq {
 
-// A sweep's results as a table for a person: the axes that vary, then mean +- half-width (95 %) of every
-// metric, then bytes. Configurations that differ in their seed alone are one row, with Student's interval
-// over the seeds; single seeds have that of their line. `lines`: result lines by key; configurations without
-// one are left out.
+// A sweep's results of `measure = quality` as a table for a person: the axes that vary, then mean +-
+// half-width (95 %) of every metric, then bytes. Configurations that differ in their seed alone are one row,
+// with Student's interval over the seeds; single seeds have that of their line. `lines`: result lines by key;
+// configurations without one are left out. Empty when there are none.
 std::string summary_table(const SweepPlan& plan, const std::map<std::string, std::string>& lines);
 
 }  // namespace tq

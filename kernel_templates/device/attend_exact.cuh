@@ -39,7 +39,7 @@ TQ_DEVICE void load_halves(const u16* from, u32 (&words)[kHalves / 2]) {
 }
 
 template <AttendSpec kSpec, typename Fragments>
-TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int split, const Fragments& shared_queries,
+TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int group, int split, const Fragments& shared_queries,
                             float* partial_output, float* partial_softmax) {
   constexpr int d = kSpec.head_dim, kQueryTiles = kSpec.query_tiles;
   using Order = ExactOrder<d>;
@@ -121,7 +121,7 @@ TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int s
       }
     }
   }
-  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, p.group, partial_output, partial_softmax,
+  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, group, partial_output, partial_softmax,
                                            [](int b, int row, int h) { return Order::value(b, row, h); });
 }
 

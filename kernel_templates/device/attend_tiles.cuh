@@ -38,15 +38,15 @@ struct TableValues {
       for (int t = 0; t < kQueryTiles; ++t)
         weight_fragment(weights.sum[s][t], scales[2 * s] * unit, scales[2 * s + 1] * unit, b[s][t]);
     }
-    static_for<d / kBlockCoordinates>([&](auto m) {
+#pragma unroll
+    for (int m = 0; m < d / kBlockCoordinates; ++m) {
       static_for<4>([&](auto s) {
         u32 a[4];
-        Codes::template fragment<decltype(s)::value>(words + decltype(m)::value * kBits, offset, a);
+        Codes::template fragment<decltype(s)::value>(words + m * kBits, offset, a);
 #pragma unroll
-        for (int t = 0; t < kQueryTiles; ++t)
-          multiply_accumulate(output[decltype(m)::value][t], a, b[decltype(s)::value][t]);
+        for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(output[m][t], a, b[decltype(s)::value][t]);
       });
-    });
+    }
   }
   template <int kWarps, typename Softmax>
   TQ_DEVICE void finish(Softmax&, int) {}
@@ -105,10 +105,10 @@ struct GroupValues {
 #pragma unroll
       for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(zero_sum[t], a, b[s][t]);
     }
-    static_for<kGroups>([&](auto g) {
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
       static_for<4>([&](auto s) {
-        const Vector2 scale =
-            reinterpret_cast<const Vector2*>(scales(tile))[decltype(g)::value * 16 + 4 * decltype(s)::value + c];
+        const Vector2 scale = reinterpret_cast<const Vector2*>(scales(tile))[g * 16 + 4 * decltype(s)::value + c];
         const u32 low = multiply_half2(scale.x[0], unit), high = multiply_half2(scale.x[1], unit);
         u32 scaled[kQueryTiles][2];
 #pragma unroll
@@ -116,15 +116,15 @@ struct GroupValues {
           scaled[t][0] = multiply_half2(b[decltype(s)::value][t][0], low);
           scaled[t][1] = multiply_half2(b[decltype(s)::value][t][1], high);
         }
-        static_for<kBlocks>([&](auto k) {
-          constexpr int kBlock = decltype(g)::value * kBlocks + decltype(k)::value;
-          u32 a[4];
-          Codes::template fragment<decltype(s)::value>(words + kBlock * kBits, offset, a);
 #pragma unroll
-          for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(output[kBlock][t], a, scaled[t]);
-        });
+        for (int m = g * kBlocks; m < (g + 1) * kBlocks; ++m) {
+          u32 a[4];
+          Codes::template fragment<decltype(s)::value>(words + m * kBits, offset, a);
+#pragma unroll
+          for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(output[m][t], a, scaled[t]);
+        }
       });
-    });
+    }
   }
   // Every coordinate of a group gets the group's sum; `staging` is a warp's own shared memory.
   template <int kWarps, typename Softmax>
@@ -163,7 +163,7 @@ struct ValueTileOf<false, kValue, kQueryTiles> {
 TQ_DEVICE int value_coordinate(int b, int r, int h) { return 16 * b + 2 * r + h; }
 
 template <AttendSpec kSpec, typename Fragments>
-TQ_DEVICE void attend_tiles(const AttendParams& p, int sequence, int head, int split, const Fragments& shared_rotated,
+TQ_DEVICE void attend_tiles(const AttendParams& p, int sequence, int head, int group, int split, const Fragments& shared_rotated,
                             const Fragments* shared_sketched, float* partial_output, float* partial_softmax) {
   constexpr KeySpec kKey = kSpec.key;
   constexpr int d = kSpec.head_dim, kBits = kKey.table_bits, kQueryTiles = kSpec.query_tiles;
@@ -233,7 +233,7 @@ TQ_DEVICE void attend_tiles(const AttendParams& p, int sequence, int head, int s
     values.add(value_tile, lane, exponent, value_offset, scores, softmax.output);
   }
   values.template finish<kSpec.warps>(softmax, lane);
-  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, p.group, partial_output, partial_softmax, value_coordinate);
+  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, group, partial_output, partial_softmax, value_coordinate);
 }
 
 }  // namespace tq::gpu

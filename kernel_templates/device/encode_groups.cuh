@@ -10,11 +10,13 @@ namespace tq::gpu {
 template <GroupCodecSpec kSpec>
 struct GroupShared {
   static constexpr int d = kSpec.group.head_dim, kGroups = d / kSpec.group.group_size;
-  u8 codes[kTileTokens * stage_stride(d)];
+  alignas(16) u8 image[tile_bytes(kSpec.group)];
+  alignas(16) u8 codes[kTileTokens * stage_stride(d)];
   u16 zeros[kGroups][kTileTokens];
   u16 scales[kGroups][kTileTokens];
 };
 
+// Blocks (tile, KV head, sequence).
 template <GroupCodecSpec kSpec>
 __global__ void __launch_bounds__(kEncodeThreads) encode_groups(const __grid_constant__ GroupParams p) {
   constexpr int d = kSpec.group.head_dim, kBits = kSpec.group.bits, kSize = kSpec.group.group_size;
@@ -34,6 +36,7 @@ __global__ void __launch_bounds__(kEncodeThreads) encode_groups(const __grid_con
   const i64 base = sequence * p.x.sequence_stride + head * p.x.head_stride;
   constexpr int kPieces = kTileTokens * d / 8;  // of 8 coordinates
   static_assert(kPieces % kLanes == 0);         // the lanes of a warp stay together for the shuffles
+#pragma unroll 2
   for (int piece = threadIdx.x; piece < kPieces; piece += kEncodeThreads) {
     const int row = piece / (d / 8), coordinate = piece % (d / 8) * 8;
     float x[8] = {};
@@ -56,11 +59,14 @@ __global__ void __launch_bounds__(kEncodeThreads) encode_groups(const __grid_con
     const u16 zero_bits = float_to_half_saturate(low);
     const float zero = half_to_float(zero_bits);
     const u16 scale_bits = float_to_half_saturate((high - low) / kLargest);
-    const float scale = half_to_float(scale_bits);
+    const float scale = half_to_float(scale_bits), reciprocal = 1.0f / scale;
     u32 codes[2] = {};
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float exact = (x[i] - zero) / scale;
+      // The nearest float to the quotient, from the reciprocal and one step of Newton: what a division gives, and
+      // with it core's codes, also where the quotient lies half-way between two.
+      const float difference = x[i] - zero, guess = difference * reciprocal;
+      const float exact = fmaf(fmaf(-guess, scale, difference), reciprocal, guess);
       const float clamped = scale == 0 ? 0.0f : fminf(fmaxf(exact, 0.0f), kLargest);
       codes[i / 4] |= static_cast<u32>(__float2int_rn(clamped)) << 8 * (i % 4);
     }
@@ -72,19 +78,23 @@ __global__ void __launch_bounds__(kEncodeThreads) encode_groups(const __grid_con
       shared.scales[coordinate / kSize][row] = scale_bits;
     }
   }
-  __syncthreads();
 
   if constexpr (kSpec.layout == Layout::tiles) {
     u8* out = tile_at(p.tiles, sequence, head, tile);
-    write_codes<Side::values, d, kBits>(shared.codes, reinterpret_cast<u32*>(out), first, end);
+    if (first > 0) copy_tile<tile_bytes(kSpec.group)>(out, shared.image);  // earlier tokens stay as they are
+    __syncthreads();
+    write_codes<Side::values, d, kBits>(shared.codes, reinterpret_cast<u32*>(shared.image), first, end);
     const auto in_order = [](int token) { return token; };
     for (int g = 0; g < kGroups; ++g) {
-      write_scalars(shared.zeros[g], reinterpret_cast<u16*>(out + tile_zeros_offset(kSpec.group)) + g * kTileTokens,
-                    first, end, in_order);
-      write_scalars(shared.scales[g], reinterpret_cast<u16*>(out + tile_scales_offset(kSpec.group)) + g * kTileTokens,
-                    first, end, in_order);
+      u16* zeros = reinterpret_cast<u16*>(shared.image + tile_zeros_offset(kSpec.group)) + g * kTileTokens;
+      u16* scales = reinterpret_cast<u16*>(shared.image + tile_scales_offset(kSpec.group)) + g * kTileTokens;
+      write_scalars(shared.zeros[g], zeros, first, end, in_order);
+      write_scalars(shared.scales[g], scales, first, end, in_order);
     }
+    __syncthreads();
+    copy_tile<tile_bytes(kSpec.group)>(shared.image, out);
   } else {
+    __syncthreads();
     const i64 row = (static_cast<i64>(sequence) * p.heads + head) * p.canonical_rows + tile * kTileTokens;
     write_canonical<d, kBits>(shared.codes, p.canonical.codes + row * (d * kBits / 8), nullptr, end);
     for (int i = threadIdx.x; i < end * kGroups; i += kEncodeThreads) {

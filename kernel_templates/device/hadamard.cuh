@@ -5,7 +5,8 @@
 
 // H of order d = m 2^k on vectors that a few lanes hold in registers: m = 1, or one Paley factor 12, 20, 28, 36.
 //
-//   m = 1: lane l of L holds coordinates l E .. l E + E - 1; the low butterflies run inside a lane.
+//   m = 1: lane l of L holds the 8-vectors l, l + L, l + 2 L, ..: neighbouring lanes read neighbouring 16 bytes, and
+//          all butterflies but log2 L run inside a lane.
 //   m > 1: lane l of L holds coordinates e L + l; the low butterflies run across lanes, Paley's factor inside.
 namespace tq::gpu {
 
@@ -22,21 +23,24 @@ struct Hadamard {
   static constexpr int kPaley = paley_order(kOrder);
   static constexpr int kSylvester = kOrder / kPaley;
   static constexpr bool kContiguous = kPaley == 1;
-  static constexpr int kElements = kContiguous ? (kOrder > 256 ? kOrder / kLanes : 8)
-                                               : kOrder / (kSylvester < kLanes ? kSylvester : kLanes);
-  static constexpr int kWidth = kOrder / kElements;  // lanes a vector
+  // Lanes a vector: few, since a butterfly between lanes costs a shuffle; more where a lane's share would not fit.
+  static constexpr int kWidth = kContiguous ? (kOrder <= 32 ? kOrder / 8 : kOrder <= 128 ? 4 : kOrder / 32)
+                                            : (kSylvester < kLanes ? kSylvester : kLanes);
+  static constexpr int kElements = kOrder / kWidth;
   static constexpr int kRows = kLanes / kWidth;      // vectors a warp
 
   using Registers = float[kElements];
 
   // Coordinate of element e in lane l of the vector's lanes.
-  TQ_DEVICE static int coordinate(int e, int l) { return kContiguous ? l * kElements + e : e * kWidth + l; }
+  TQ_DEVICE static int coordinate(int e, int l) {
+    return kContiguous ? (e / 8 * kWidth + l) * 8 + e % 8 : e * kWidth + l;
+  }
 
   template <Element kElement>
   TQ_DEVICE static void load(const void* base, i64 row_offset, int l, Registers& x) {
     if constexpr (kContiguous) {
 #pragma unroll
-      for (int e = 0; e < kElements; e += 8) load_eight<kElement>(base, row_offset + l * kElements + e, x + e);
+      for (int e = 0; e < kElements; e += 8) load_eight<kElement>(base, row_offset + coordinate(e, l), x + e);
     } else {
 #pragma unroll
       for (int e = 0; e < kElements; ++e) x[e] = load_element<kElement>(base, row_offset + coordinate(e, l));
@@ -46,7 +50,7 @@ struct Hadamard {
   TQ_DEVICE static void store(void* base, i64 row_offset, int l, const Registers& x) {
     if constexpr (kContiguous) {
 #pragma unroll
-      for (int e = 0; e < kElements; e += 8) store_eight<kElement>(base, row_offset + l * kElements + e, x + e);
+      for (int e = 0; e < kElements; e += 8) store_eight<kElement>(base, row_offset + coordinate(e, l), x + e);
     } else {
 #pragma unroll
       for (int e = 0; e < kElements; ++e) store_element<kElement>(base, row_offset + coordinate(e, l), x[e]);

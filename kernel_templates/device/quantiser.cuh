@@ -40,11 +40,18 @@ struct Quantiser {
   // How many boundaries lie below y: the index of its cell, a tie going to the lower one. The grid cell is a
   // non-decreasing function of y evaluated alike for boundaries (on the host) and for y, so boundaries of lower
   // grid cells are below y and those of higher ones are not; the few in the same one are compared.
+  // kOneStep: `steps` is 1, as it is but for tables with boundaries much closer than others.
+  template <bool kOneStep>
   TQ_DEVICE u32 index(float y) const {
-    const int raw = __float2int_rd(fmaf(y, grid_scale, grid_offset));
-    const Cell cell = table.cells[min(max(raw, 0), kGridCells - 1)][threadIdx.x % kCopies];
+    // Saturates: what is below 0, and NaN, is 0.
+    const u32 raw = __float2uint_rd(fmaf(y, grid_scale, grid_offset));
+    const Cell cell = table.cells[min(raw, kGridCells - 1u)][threadIdx.x % kCopies];
     u32 index = cell.base + (y > cell.boundary ? 1 : 0);
-    for (int k = 1; k < steps; ++k) index += y > table.boundaries[min(cell.base + k, 15u)] ? 1 : 0;
+    if constexpr (!kOneStep) {
+#pragma unroll 1
+      for (int k = 1; k < steps; ++k)
+        index += y > table.boundaries[min(cell.base + static_cast<u32>(k), 15u)] ? 1 : 0;
+    }
     return index;
   }
   TQ_DEVICE float centroid(u32 index) const { return table.centroids[index][threadIdx.x % kLanes]; }

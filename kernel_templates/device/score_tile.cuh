@@ -36,31 +36,32 @@ template <KeySpec kKey, int kQueryTiles, bool kKept>
 TQ_DEVICE void multiply_codes(const u32 (&words)[lane_words(kKey.head_dim, kKey.table_bits)],
                               const LaneQueries<kKey.head_dim, kQueryTiles, kKept>& queries, u32 offset,
                               ScoreFragments<kQueryTiles>& scores) {
-  static_for<kKey.head_dim / kBlockCoordinates>([&](auto b) {
+#pragma unroll
+  for (int b = 0; b < kKey.head_dim / kBlockCoordinates; ++b) {
     static_for<4>([&](auto s) {
       u32 a[4];
-      Lookup<kKey.table_bits, Side::keys>::template fragment<decltype(s)::value>(
-          words + decltype(b)::value * kKey.table_bits, offset, a);
+      Lookup<kKey.table_bits, Side::keys>::template fragment<decltype(s)::value>(words + b * kKey.table_bits, offset, a);
 #pragma unroll
       for (int t = 0; t < kQueryTiles; ++t)
-        multiply_accumulate(scores.sum[decltype(s)::value][t], a, queries.at(decltype(b)::value, t));
+        multiply_accumulate(scores.sum[decltype(s)::value][t], a, queries.at(b, t));
     });
-  });
+  }
 }
 
 template <KeySpec kKey, int kQueryTiles, bool kKept>
 TQ_DEVICE void multiply_signs(const u32 (&words)[lane_words(kKey.head_dim, 1)],
                               const LaneQueries<kKey.head_dim, kQueryTiles, kKept>& queries,
                               ScoreFragments<kQueryTiles>& scores) {
-  static_for<kKey.head_dim / kBlockCoordinates>([&](auto b) {
+#pragma unroll
+  for (int b = 0; b < kKey.head_dim / kBlockCoordinates; ++b) {
     static_for<4>([&](auto s) {
       u32 a[4];
-      sign_fragment<decltype(s)::value>(words[decltype(b)::value], a);
+      sign_fragment<decltype(s)::value>(words[b], a);
 #pragma unroll
       for (int t = 0; t < kQueryTiles; ++t)
-        multiply_accumulate(scores.sum[decltype(s)::value][t], a, queries.at(decltype(b)::value, t));
+        multiply_accumulate(scores.sum[decltype(s)::value][t], a, queries.at(b, t));
     });
-  });
+  }
 }
 
 // The 8 scalars (scale_place) of a lane's tokens: index 2 s + h.

@@ -1,13 +1,12 @@
 #pragma once
 
 #include "device/ptx.cuh"
+#include "shared/launch.h"
 #include "shared/params.h"
 
 // Staged codes (a byte each, 64 tokens x d in shared memory) to the words of a tile, and single codes back.
 namespace tq::gpu {
 
-// Bytes from one token's staged codes to the next: not a multiple of 128, so that tokens differ in their banks.
-TQ_SHARED int stage_stride(int head_dim) { return head_dim + 4; }
 
 // Four bytes to four codes of B bits, laid end to end.
 template <int kBits>
@@ -43,34 +42,47 @@ TQ_DEVICE u32 unit_mask(int lane, int unit, const Predicate& holds) {
   return mask;
 }
 
-// The four staged bytes of a unit.
+// The staged bytes of a lane's 8 units of one block.
 template <Side kSide, int d>
-TQ_DEVICE u32 staged_unit(const u8* stage, int block, int lane, int unit) {
-  const int s = unit / 2, h = unit % 2, r = lane / 4, c = lane % 4;
+TQ_DEVICE void staged_units(const u8* stage, int block, int lane, u32 (&units)[8]) {
+  const int r = lane / 4, c = lane % 4;
   if constexpr (kSide == Side::keys) {
-    const int token = 16 * s + 4 * (r / 2) + r % 2 + 2 * h;
-    return *reinterpret_cast<const u32*>(stage + token * stage_stride(d) + 16 * block + 4 * c);
-  }
-  const u8* from = stage + (16 * s + 4 * c) * stage_stride(d) + 16 * block + 2 * r + h;
-  u32 bytes = 0;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) bytes |= static_cast<u32>(from[j * stage_stride(d)]) << 8 * j;
-  return bytes;
+    for (int u = 0; u < 8; ++u) {
+      const int token = 16 * (u / 2) + 4 * (r / 2) + r % 2 + 2 * (u % 2);
+      units[u] = *reinterpret_cast<const u32*>(stage + token * stage_stride(d) + 16 * block + 4 * c);
+    }
+  } else {
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      // Two neighbouring coordinates of four tokens, turned into four tokens of each coordinate.
+      const u8* from = stage + (16 * s + 4 * c) * stage_stride(d) + 16 * block + 2 * r;
+      u32 pairs[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) pairs[j] = *reinterpret_cast<const u16*>(from + j * stage_stride(d));
+      const u32 low = permute_bytes(pairs[0], pairs[1], 0x5140u), high = permute_bytes(pairs[2], pairs[3], 0x5140u);
+      units[2 * s] = permute_bytes(low, high, 0x5410u);
+      units[2 * s + 1] = permute_bytes(low, high, 0x7632u);
+    }
+  }
 }
 
-// Writes the code plane of a tile. Tokens before `first` are kept as they are, tokens from `end` on become 0, so
-// that every byte of a tile that exists is defined. All threads of the block.
+// Writes the code plane of a tile's image in shared memory. Tokens before `first` are kept as they are, tokens
+// from `end` on become 0, so that every byte of a tile that exists is defined. All threads of the block.
 template <Side kSide, int d, int kBits>
 TQ_DEVICE void write_codes(const u8* stage, u32* plane, int first, int end) {
   constexpr int kWords = lane_words(d, kBits);
   for (int task = threadIdx.x; task < d / kBlockCoordinates * kLanes; task += blockDim.x) {
     const int block = task / kLanes, lane = task % kLanes;
     u32 units[8], words[kBits];
+    staged_units<kSide, d>(stage, block, lane, units);
+    if (first > 0 || end < kTileTokens) {
 #pragma unroll
-    for (int u = 0; u < 8; ++u) {
-      const u32 live = unit_mask<kSide>(lane, u, [&](int token) { return token >= first && token < end; });
-      units[u] = squeeze<kBits>(staged_unit<kSide, d>(stage, block, lane, u) & live);
+      for (int u = 0; u < 8; ++u)
+        units[u] &= unit_mask<kSide>(lane, u, [&](int token) { return token >= first && token < end; });
     }
+#pragma unroll
+    for (int u = 0; u < 8; ++u) units[u] = squeeze<kBits>(units[u]);
     join_units<kBits>(units, words);
     if (first > 0) {
       u32 keep[kBits];
@@ -98,11 +110,12 @@ TQ_DEVICE void write_signs(const u8* stage, u32* plane, int first, int end) {
   };
   for (int task = threadIdx.x; task < kWords * kLanes; task += blockDim.x) {
     const int block = task / kLanes, lane = task % kLanes;
-    u32 word = 0, keep = 0;
+    u32 word = 0, keep = 0, units[8];
+    staged_units<Side::keys, d>(stage, block, lane, units);
 #pragma unroll
     for (int u = 0; u < 8; ++u) {
       const u32 live = unit_mask<Side::keys>(lane, u, [&](int token) { return token >= first && token < end; });
-      word |= gather(staged_unit<Side::keys, d>(stage, block, lane, u) & live, u);
+      word |= gather(units[u] & live, u);
       keep |= gather(unit_mask<Side::keys>(lane, u, [&](int token) { return token < first; }), u);
     }
     u32& to = plane[word_index(kWords, lane, block)];
@@ -116,6 +129,14 @@ TQ_DEVICE void write_scalars(const u16* values, u16* plane, int first, int end, 
   for (int token = threadIdx.x; token < kTileTokens; token += blockDim.x) {
     if (token >= first) plane[place(token)] = token < end ? values[token] : 0;
   }
+}
+
+// A tile between global and shared memory. All threads of the block.
+template <int kBytes>
+TQ_DEVICE void copy_tile(const void* from, void* to) {
+  static_assert(kBytes % 16 == 0);
+  for (int i = threadIdx.x; i < kBytes / 16; i += blockDim.x)
+    static_cast<Vector4*>(to)[i] = static_cast<const Vector4*>(from)[i];
 }
 
 // Code of one token's coordinate.

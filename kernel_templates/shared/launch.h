@@ -20,14 +20,20 @@ TQ_SHARED int quantiser_bytes(int table_bits) {
   return 64 * 16 * 8 + (1 << table_bits) * kLanes * 4 + 16 * 4;
 }
 
+// Bytes from one token's staged codes to the next: a word more than a token takes, so that tokens differ in
+// their banks.
+TQ_SHARED int stage_stride(int head_dim) { return head_dim + 4; }
+
 TQ_SHARED int encode_shared_bytes(const EncodeSpec& spec) {
   const bool vectors = spec.key.prod || spec.key.rotation == Mixing::dense;
-  return (vectors ? kTileTokens * spec.key.head_dim * 4 : 16) + quantiser_bytes(spec.key.table_bits) +
-         kTileTokens * (spec.key.head_dim + 4) + kTileTokens * 8;
+  return (vectors ? kTileTokens * spec.key.head_dim * 4 : 16) + tile_bytes(spec.key) +
+         quantiser_bytes(spec.key.table_bits) + kTileTokens * stage_stride(spec.key.head_dim) +
+         kTileTokens * 8;
 }
 
 TQ_SHARED int group_shared_bytes(const GroupSpec& group) {
-  return kTileTokens * (group.head_dim + 4) + 4 * kTileTokens * (group.head_dim / group.group_size);
+  return tile_bytes(group) + kTileTokens * stage_stride(group.head_dim) +
+         4 * kTileTokens * (group.head_dim / group.group_size);
 }
 
 // Vectors of device/decode.cuh and device/rotate.cuh.

@@ -146,7 +146,8 @@ struct AttendParams {
   const void* queries;
   Element query_element;
   i64 query_sequence_stride, query_head_stride;
-  int group;
+  int group;         // query heads a KV head
+  int group_blocks;  // blocks that share them
   int kv_heads;
   float softmax_scale;
   KeyTableParams key;

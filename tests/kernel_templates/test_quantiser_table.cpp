@@ -63,7 +63,8 @@ std::size_t wrong(const Codebook& codebook, const QuantiserTable& table, Random&
   unsigned lane = 0;
   for (const float y : probes(inner, random)) {
     tq::gpu::threadIdx.x = lane++ % 64;  // every copy of the table
-    const unsigned index = quantiser.index(y);
+    const unsigned index =
+        (quantiser.steps == 1 ? quantiser.template index<true>(y) : quantiser.template index<false>(y));
     const auto below = std::count_if(inner.begin(), inner.end(), [y](float b) { return b < y; });
     if (index != static_cast<unsigned>(below)) ++mistakes;
     if (index < codebook.centroids.size() &&
@@ -73,7 +74,7 @@ std::size_t wrong(const Codebook& codebook, const QuantiserTable& table, Random&
   // A NaN has no index; what it gets must lie in the table.
   for (const float nan :
        {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()}) {
-    if (quantiser.index(nan) >= codebook.centroids.size()) ++mistakes;
+    if (quantiser.template index<false>(nan) >= codebook.centroids.size()) ++mistakes;
   }
   return mistakes;
 }
@@ -198,8 +199,8 @@ TEST_CASE("grid_cell() is the device's") {
   Random random = test_random(206);
   const QuantiserTable table = quantiser_table(tq::sphere_codebook(128, 4));
   for (const float y : probes(inner_boundaries(tq::sphere_codebook(128, 4)), random)) {
-    const int raw = tq::gpu::__float2int_rd(std::fmaf(y, table.grid_scale, table.grid_offset));
-    CHECK(tq::gpu::grid_cell(table, y) == std::clamp(raw, 0, tq::gpu::kGridCells - 1));
+    const unsigned raw = tq::gpu::__float2uint_rd(std::fmaf(y, table.grid_scale, table.grid_offset));
+    CHECK(tq::gpu::grid_cell(table, y) == static_cast<int>(std::min(raw, tq::gpu::kGridCells - 1u)));
   }
 }
 

@@ -24,9 +24,10 @@ The same on the host: NumPy float32 arrays and KvCache(layer). Codecs by themsel
     keys.decode(encoded)
     keys.scores(q, encoded)               # NumPy only, as is attend(); on a GPU that is KvCache's
 
-Work on CUDA arrays goes into torch's current stream, else into stream=, else into the legacy default stream. Calls
-release the GIL; codecs may be used by several threads at once, and calls on one cache wait for each other. Everything
-that can fail raises turboquant_lab.Error, with one line for a person, or TypeError or ValueError for an argument.
+Work on CUDA arrays goes into torch's current stream, else into stream=, else into the legacy default stream. Tensors
+on the CPU are read as NumPy arrays and give NumPy arrays. Calls release the GIL; codecs may be used by several threads
+at once, and calls on one cache wait for each other. What goes wrong raises turboquant_lab.Error with one line for a
+person, and TypeError or ValueError for an argument.
 """
 
 from ._cache import BytesUsed, KvCache, Layer

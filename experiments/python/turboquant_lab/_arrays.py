@@ -68,7 +68,7 @@ def span(name, x, stream=0, writable=False):
         try:
             return _numpy_span(name, np.from_dlpack(x), False)
         except (BufferError, RuntimeError, TypeError) as error:
-            raise TypeError(f"{name} cannot be read as a NumPy array ({error}); give float32 without gradients") from error
+            raise TypeError(f"{name} cannot be read as a NumPy array ({error}): float32 without gradients") from error
     if hasattr(x, "__dlpack__"):
         return _dlpack_span(name, x, stream)
     return _interface_span(name, x, stream)
@@ -172,7 +172,7 @@ def _dlpack_span(name, x, stream):
     own = is_torch and torch.cuda.current_stream(x.device).cuda_stream == stream
     try:
         capsule = x.__dlpack__(stream=-1 if own else stream or 1)
-    except BufferError as error:
+    except (BufferError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be shared ({error}): {name}.detach()") from error
     tensor = DLTensor.from_address(_capsule_pointer(capsule, b"dltensor"))
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))

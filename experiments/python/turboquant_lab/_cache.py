@@ -58,8 +58,8 @@ class KvCache:
     def _make(self, name, what, recent, sinks, flush_block, batch, device, stream):
         policy = CachePolicy(integer("recent", recent), integer("sinks", sinks), integer("flush_block", flush_block))
         self.device = _ordinal(device)
-        self._stream = None if self.device is None else arrays.stream_object(self.device, stream)  # lives as we do
         on = None if self.device is None else gpu(self.device)
+        self._stream = None if self.device is None else arrays.stream_object(self.device, stream)  # lives as we do
         self._handle = make(name, "cache", *what, ctypes.byref(policy), integer("batch", batch), on,
                             arrays.stream_pointer(self._stream))
         layers, found_batch = ctypes.c_int(), ctypes.c_int()

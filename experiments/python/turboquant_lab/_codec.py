@@ -121,7 +121,8 @@ class _Codec:
 
     def decode(self, encoded, out=None, dtype="float32", stream=None):
         """Vectors of the shape that was encoded; `dtype` is for a GPU."""
-        handle, device = self.handle(), arrays.device_of("encoded.codes", encoded.codes)
+        device = arrays.device_of("encoded.codes", _checked("encoded", encoded).codes)
+        handle = self.handle()
         pointer = _stream(device, stream)
         shape = tuple(encoded.codes.shape[:-1])
         rows, keep = self._rows("encoded", encoded, shape, device, pointer)
@@ -165,8 +166,7 @@ class _Codec:
 
     def _rows(self, name, encoded, leading, device, stream, writable=False):
         """The library's view of Encoded, and what must live as long as it."""
-        if not isinstance(encoded, Encoded):
-            raise TypeError(f"{name} must be Encoded, not {type(encoded).__name__}")
+        _checked(name, encoded)
         if len(leading) not in (1, 2):
             raise ValueError(f"{name}.codes has {len(leading) + 1} dimensions, must have 2 or 3")
         if self.heads > 1 and (len(leading) != 2 or leading[0] != self.heads):
@@ -211,7 +211,7 @@ class KeyCodec(_Codec):
     def scores(self, q, encoded, out=None):
         """<q_h, k^_t> straight from the codes: query heads x rows. q: query heads x d, query heads a multiple of the
         heads encoded; query head h reads head h // (query heads / heads). NumPy arrays."""
-        _host_only("scores", q=q, encoded=encoded.codes)
+        _host_only("scores", q=q, encoded=_checked("encoded", encoded).codes)
         shape = tuple(encoded.codes.shape[:-1])
         rows, keep = self._rows("encoded", encoded, shape, None, 0)
         heads, count = _split(shape)
@@ -248,7 +248,7 @@ def attend(q, key_codec, keys, value_codec, values, softmax_scale=None, return_l
     1 / sqrt(d). return_lse: also the logarithm of each head's sum of exp(scaled scores). NumPy arrays."""
     if not isinstance(key_codec, KeyCodec) or not isinstance(value_codec, ValueCodec):
         raise TypeError("attend takes q, a KeyCodec, its Encoded, a ValueCodec and its Encoded")
-    _host_only("attend", q=q, keys=keys.codes, values=values.codes)
+    _host_only("attend", q=q, keys=_checked("keys", keys).codes, values=_checked("values", values).codes)
     if value_codec.head_dim != key_codec.head_dim:
         raise ValueError(f"keys have head_dim {key_codec.head_dim}, values {value_codec.head_dim}")
     shape = tuple(keys.codes.shape[:-1])
@@ -265,6 +265,12 @@ def attend(q, key_codec, keys, value_codec, values, softmax_scale=None, return_l
 
 def scale_of(softmax_scale, head_dim):
     return 1 / math.sqrt(head_dim) if softmax_scale is None else _number("softmax_scale", softmax_scale)
+
+
+def _checked(name, encoded):
+    if not isinstance(encoded, Encoded):
+        raise TypeError(f"{name} must be Encoded, not {type(encoded).__name__}")
+    return encoded
 
 
 def _options(head_dim, bits, mode, scale, rotation, seed):

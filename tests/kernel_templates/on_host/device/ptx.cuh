@@ -31,13 +31,13 @@ constexpr T max(T a, T b) {
   return a < b ? b : a;
 }
 
-// cvt.rmi.s32.f32: towards minus infinity, saturating; NaN gives 0.
-inline int __float2int_rd(float value) {
+// cvt.rmi.u32.f32: towards minus infinity, saturating; NaN gives 0.
+inline unsigned __float2uint_rd(float value) {
   if (std::isnan(value)) return 0;
   const double floor = std::floor(static_cast<double>(value));
-  if (floor < std::numeric_limits<int>::min()) return std::numeric_limits<int>::min();
-  if (floor > std::numeric_limits<int>::max()) return std::numeric_limits<int>::max();
-  return static_cast<int>(floor);
+  if (floor < 0) return 0;
+  if (floor > std::numeric_limits<unsigned>::max()) return std::numeric_limits<unsigned>::max();
+  return static_cast<unsigned>(floor);
 }
 
 // shf.r.wrap: the low word of {high, low} >> (shift mod 32).
