@@ -11,6 +11,7 @@ usage: ./setup.sh COMMAND
   build     build everything (build/release)
   bundle    build/turboquant-lab-VERSION-ARCH.tar.gz: `tq` with every library it needs but the C library
   packages  only install the packages that are missing
+  gpu       build, run the tests that need a GPU, then some of them under compute-sanitizer where it is installed
   nvrtc     only install NVRTC, CUDA's run-time compiler, where there is none: GPU commands need it and a driver,
             no other part of the CUDA toolkit
 
@@ -151,6 +152,18 @@ ensure_nvrtc() {
   ln -sf "${libraries[0]%/*}"/libnvrtc*.so.* build/release/lib/
 }
 
+# The tests that need a GPU: all, then those that take no minutes under each of compute-sanitizer's tools.
+run_gpu_tests() {
+  ctest --preset release --output-on-failure -R '^(test_gpu|test_jit_device|test_eval_backend|test_python_device)$'
+  command -v compute-sanitizer >/dev/null || { say "compute-sanitizer is not installed: left out"; return 0; }
+  local tool
+  for tool in memcheck racecheck initcheck; do
+    say "compute-sanitizer --tool $tool"
+    compute-sanitizer --tool "$tool" --error-exitcode 9 build/release/tests/gpu/test_gpu \
+      -tc='one token at a time*,scores of the quantised*,a NaN key*,no rows*,empty caches*,zero vectors*'
+  done
+}
+
 # Tests run side by side: a thread that spins while it waits takes the core from another test.
 run_tests() { OMP_WAIT_POLICY=passive ctest --preset "$1" --parallel "$(nproc)"; }
 
@@ -174,6 +187,12 @@ case $1 in
   build)
     install_packages "${build_packages[@]}"
     configure_and_build release
+    ;;
+  gpu)
+    install_packages "${build_packages[@]}" "${test_packages[@]}"
+    ensure_nvrtc
+    configure_and_build release
+    run_gpu_tests
     ;;
   bundle)
     install_packages "${build_packages[@]}"

@@ -1,7 +1,6 @@
 #include "experiments/cuda_backend.h"
 
 #include <algorithm>
-#include <array>
 #include <span>
 #include <vector>
 
@@ -160,15 +159,6 @@ class CudaBackend : public CacheBackend {
   }
 };
 
-constexpr int kMostTableBits = 4;
-
-void require_head_dim(int head_dim) {
-  if (std::find(gpu::kGpuHeadDims.begin(), gpu::kGpuHeadDims.end(), head_dim) == gpu::kGpuHeadDims.end()) {
-    throw UsageError("no GPU kernels for head_dim {}: they are made for 64, 80, 96, 128, 192 and 256",
-                     head_dim);
-  }
-}
-
 }  // namespace
 
 GpuContext& default_gpu() {
@@ -180,26 +170,6 @@ const CacheBackend& cuda_backend() {
   static const CudaBackend backend;
   default_gpu();  // so that its absence is found before any work
   return backend;
-}
-
-void require_kernels(const KeyConfig& keys, int head_dim) {
-  require_head_dim(head_dim);
-  if (keys.table_bits() > kMostTableBits) {
-    throw UsageError("no GPU kernels for {} keys: tables take 1 to {} bits", describe(keys), kMostTableBits);
-  }
-}
-
-void require_kernels(const ValueConfig& values, int head_dim) {
-  require_head_dim(head_dim);
-  if (values.mode == ValueMode::rotated) {
-    if (values.bits <= kMostTableBits) return;
-    throw UsageError("no GPU kernels for {} values: tables take 1 to {} bits", describe(values),
-                     kMostTableBits);
-  }
-  constexpr std::array kGroupSizes{16, 32, 64, 128};
-  if (std::find(kGroupSizes.begin(), kGroupSizes.end(), values.group_size) == kGroupSizes.end()) {
-    throw UsageError("no GPU kernels for {} values: groups of 16, 32, 64 or 128", describe(values));
-  }
 }
 
 }  // namespace tq

@@ -14,8 +14,4 @@ GpuContext& default_gpu();
 // queries to binary16. What those give is measured by a sweep with `measure = fused`.
 const CacheBackend& cuda_backend();
 
-// Throw UsageError when there are no kernels for these keys or values. Need no GPU.
-void require_kernels(const KeyConfig& keys, int head_dim);
-void require_kernels(const ValueConfig& values, int head_dim);
-
 }  // namespace tq

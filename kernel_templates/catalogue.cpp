@@ -35,10 +35,10 @@ class List {
 std::vector<KeySpec> key_specs(int d, Mixing rotation) {
   std::vector<KeySpec> specs;
   for (int bits = 2; bits <= 4; ++bits) {
-    for (const ScaleRule scale : {ScaleRule::nc, ScaleRule::norm, ScaleRule::ls})
+    for (const gpu::ScaleRule scale : {gpu::ScaleRule::nc, gpu::ScaleRule::norm, gpu::ScaleRule::ls})
       specs.push_back({d, bits, false, scale, rotation, Mixing::hadamard});
     for (const Mixing sketch : kMixings)
-      specs.push_back({d, bits - 1, true, ScaleRule::norm, rotation, sketch});
+      specs.push_back({d, bits - 1, true, gpu::ScaleRule::norm, rotation, sketch});
   }
   return specs;
 }
@@ -46,7 +46,7 @@ std::vector<KeySpec> key_specs(int d, Mixing rotation) {
 std::vector<GroupSpec> group_specs(int d) {
   std::vector<GroupSpec> specs;
   for (const int bits : {2, 3, 4, 8}) {
-    for (const int size : {16, 32, 64, 128}) {
+    for (const int size : kGpuGroupSizes) {
       if (d % size == 0) specs.push_back({d, bits, size});
     }
   }
@@ -57,12 +57,12 @@ std::vector<GroupSpec> group_specs(int d) {
 std::vector<ValueSpec> value_specs(int d, Mixing rotation) {
   std::vector<ValueSpec> specs;
   for (int bits = 2; bits <= 4; ++bits)
-    specs.push_back({true, {d, bits, false, ScaleRule::norm, rotation, Mixing::hadamard}, {}});
+    specs.push_back({true, {d, bits, false, gpu::ScaleRule::norm, rotation, Mixing::hadamard}, {}});
   for (const GroupSpec& group : group_specs(d)) specs.push_back({false, {}, group});
   return specs;
 }
 
-bool for_decoding(const KeySpec& key) { return key.prod || key.scale == ScaleRule::norm; }
+bool for_decoding(const KeySpec& key) { return key.prod || key.scale == gpu::ScaleRule::norm; }
 
 // Fields that a kernel does not read are those of one representative (kernels.h).
 void add_codec(List& list, const KeySpec& key, Layout layout, Element element) {
@@ -131,10 +131,10 @@ std::vector<CatalogueEntry> catalogue() {
 
 std::vector<CatalogueEntry> covering_catalogue() {
   const auto mse = [](int d, int bits, Mixing rotation = Mixing::hadamard) {
-    return KeySpec{d, bits, false, ScaleRule::norm, rotation, Mixing::hadamard};
+    return KeySpec{d, bits, false, gpu::ScaleRule::norm, rotation, Mixing::hadamard};
   };
   const auto prod = [](int d, int bits, Mixing sketch, Mixing rotation = Mixing::hadamard) {
-    return KeySpec{d, bits - 1, true, ScaleRule::norm, rotation, sketch};
+    return KeySpec{d, bits - 1, true, gpu::ScaleRule::norm, rotation, sketch};
   };
   List list;
   list.add(wht_kernel({128, Element::f32, false}));
@@ -142,9 +142,9 @@ std::vector<CatalogueEntry> covering_catalogue() {
   list.add(wht_kernel({576, Element::f16, true}));
   list.add(wht_kernel({560, Element::f32, true}));  // two Paley factors, one of each kind
   list.add(append_kernel());
-  add_codec(list, {128, 3, false, ScaleRule::nc, Mixing::hadamard, Mixing::hadamard}, Layout::tiles,
+  add_codec(list, {128, 3, false, gpu::ScaleRule::nc, Mixing::hadamard, Mixing::hadamard}, Layout::tiles,
             Element::f16);
-  add_codec(list, {80, 4, false, ScaleRule::ls, Mixing::dense, Mixing::hadamard}, Layout::canonical,
+  add_codec(list, {80, 4, false, gpu::ScaleRule::ls, Mixing::dense, Mixing::hadamard}, Layout::canonical,
             Element::f32);
   add_codec(list, prod(96, 2, Mixing::dense), Layout::canonical, Element::bf16);
   add_codec(list, prod(256, 3, Mixing::hadamard), Layout::tiles, Element::f16);

@@ -1,9 +1,6 @@
 #include "kernel_templates/device_tables.h"
 
-#include <algorithm>
-
 #include "core/dense.h"
-#include "core/error.h"
 #include "kernel_templates/quantiser_table.h"
 #include "kernel_templates/shapes.h"
 
@@ -28,11 +25,8 @@ std::vector<const KeyCodec*> pointers(const std::vector<std::shared_ptr<const Ke
 
 KeySpec key_spec(const KeyCodec& codec) {
   const int d = codec.head_dim();
-  if (std::find(kGpuHeadDims.begin(), kGpuHeadDims.end(), d) == kGpuHeadDims.end()) {
-    throw UsageError("no GPU kernels for head_dim {}: they are made for 64, 80, 96, 128, 192 and 256", d);
-  }
   const KeyConfig& config = codec.config();
-  if (config.bits > 4) throw UsageError("no GPU kernels for {}: they take up to 4 bits", tq::describe(config));
+  require_kernels(config, d);
   KeySpec spec{};
   spec.head_dim = d;
   spec.table_bits = config.table_bits();

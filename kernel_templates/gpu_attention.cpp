@@ -20,10 +20,7 @@ int splits_for(int tokens, int warps, int slots, int heads) {
 }  // namespace
 
 GpuAttention::GpuAttention(GpuContext& gpu, int head_dim) : gpu_(gpu), head_dim_(head_dim) {
-  if (std::find(kGpuHeadDims.begin(), kGpuHeadDims.end(), head_dim) == kGpuHeadDims.end()) {
-    throw UsageError("no GPU kernels for head_dim {}: they are made for 64, 80, 96, 128, 192 and 256",
-                     head_dim);
-  }
+  require_kernels(head_dim);
 }
 
 GpuAttention::GpuAttention(GpuContext& gpu, const GpuKeyCodec& keys, const GpuValueCodec& values)

@@ -183,21 +183,13 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
 
 GpuValueCodec::GpuValueCodec(GpuContext& gpu, const std::vector<const ValueCodec*>& heads) : gpu_(gpu) {
   const ValueConfig& config = heads.front()->config();
+  require_kernels(config, heads.front()->head_dim());
   spec_.rotated = config.mode == ValueMode::rotated;
   if (spec_.rotated) {
     rotated_.emplace(gpu, rotated_codecs(heads), Side::values);
     spec_.table = rotated_->spec();
-    return;
-  }
-  spec_.group = {heads.front()->head_dim(), config.bits, config.group_size};
-  const bool known =
-      std::find(kGpuHeadDims.begin(), kGpuHeadDims.end(), spec_.group.head_dim) != kGpuHeadDims.end();
-  if (!known || spec_.group.group_size % kBlockCoordinates != 0 || spec_.group.group_size > 128 ||
-      spec_.group.head_dim / spec_.group.group_size > 16 ||
-      (spec_.group.group_size & (spec_.group.group_size - 1)) != 0) {
-    throw UsageError(
-        "no GPU kernels for {}: groups of 16, 32, 64 or 128, head_dim 64, 80, 96, 128, 192 or 256",
-        describe(spec_.group));
+  } else {
+    spec_.group = {heads.front()->head_dim(), config.bits, config.group_size};
   }
 }
 

@@ -2,7 +2,7 @@
 // sets several times the L2 cache. Every kernel is checked by tests/gpu; here its output is only looked at
 // for NaN.
 //
-//   bench_gpu_kernels [--json FILE]
+//   bench_gpu_kernels [--json FILE] [--only first|wht|encode|attend]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -155,8 +155,10 @@ Codecs make_codecs(int d, const KeyConfig& key, const ValueConfig& value) {
 
 void bench_encode(Bench& bench) {
   constexpr int kRows = 1 << 20, d = 128;
-  const DeviceBuffer in = random_vectors(bench.gpu().device(), std::size_t{kRows} * d, Element::f16);
-  const auto run = [&](const KeyConfig& key, const ValueConfig& value, bool keys) {
+  const DeviceBuffer half = random_vectors(bench.gpu().device(), std::size_t{kRows} * d, Element::f16);
+  const DeviceBuffer single = random_vectors(bench.gpu().device(), std::size_t{kRows} * d, Element::f32);
+  const auto run = [&](const KeyConfig& key, const ValueConfig& value, bool keys, Element element) {
+    const DeviceBuffer& in = element == Element::f16 ? half : single;
     const Codecs codecs = make_codecs(d, key, value);
     gpu::GpuKeyCodec key_codec(bench.gpu(), {codecs.key.get()}, gpu::Side::keys);
     gpu::GpuValueCodec value_codec(bench.gpu(), {codecs.value.get()});
@@ -168,18 +170,22 @@ void bench_encode(Bench& bench) {
     const double bytes = static_cast<double>(in.bytes() + out.bytes()), copy = bench.copy_us(bytes);
     const Timing timing = bench.time([&](StreamRef stream) {
       if (keys) {
-        key_codec.encode(x, Element::f16, 1, gpu::one_range(0, kRows), view, false, stream);
+        key_codec.encode(x, element, 1, gpu::one_range(0, kRows), view, false, stream);
       } else {
-        value_codec.encode(x, Element::f16, 1, gpu::one_range(0, kRows), view, false, stream);
+        value_codec.encode(x, element, 1, gpu::one_range(0, kRows), view, false, stream);
       }
     });
-    bench.report(fmt::format("encode {} d{} f16 2^20 rows", keys ? describe(key) : describe(value), d),
+    bench.report(fmt::format("encode {} d{} {} 2^20 rows", keys ? describe(key) : describe(value), d,
+                             element == Element::f16 ? "f16" : "f32"),
                  timing, bytes, copy);
   };
-  for (const int bits : {2, 3, 4}) run({KeyMode::mse, bits, ScaleRule::nc, SketchKind::orthogonal}, {}, true);
-  run({KeyMode::prod, 3, ScaleRule::nc, SketchKind::orthogonal}, {}, true);
-  for (const int bits : {3, 4}) run({}, {ValueMode::rotated, bits, 32, ScaleRule::nc}, false);
-  for (const int bits : {2, 3, 4}) run({}, {ValueMode::group, bits, 32, ScaleRule::nc}, false);
+  for (const Element element : {Element::f32, Element::f16}) {
+    for (const int bits : {2, 3, 4})
+      run({KeyMode::mse, bits, ScaleRule::nc, SketchKind::orthogonal}, {}, true, element);
+    run({KeyMode::prod, 3, ScaleRule::nc, SketchKind::orthogonal}, {}, true, element);
+    for (const int bits : {3, 4}) run({}, {ValueMode::rotated, bits, 32, ScaleRule::nc}, false, element);
+    for (const int bits : {2, 3, 4}) run({}, {ValueMode::group, bits, 32, ScaleRule::nc}, false, element);
+  }
 }
 
 struct Shape {
@@ -299,14 +305,20 @@ void bench_first_launch(Bench& bench) {
 }
 
 int run(const std::vector<std::string>& arguments) {
+  std::string json, only;
+  for (std::size_t i = 0; i < arguments.size(); i += 2) {
+    if (i + 1 == arguments.size() || (arguments[i] != "--json" && arguments[i] != "--only"))
+      throw UsageError("usage: bench_gpu_kernels [--json FILE] [--only first|wht|encode|attend]");
+    (arguments[i] == "--json" ? json : only) = arguments[i + 1];
+  }
   Bench bench;
   fmt::print("{}\n", bench.gpu().device().info().name);
-  bench_first_launch(bench);
-  bench_wht(bench);
-  bench_encode(bench);
-  bench_attend(bench);
-  if (arguments.size() == 2 && arguments[0] == "--json")
-    std::ofstream(arguments[1]) << bench.result().dump(2) << '\n';
+  const auto wanted = [&](const char* part) { return only.empty() || only == part; };
+  if (wanted("first")) bench_first_launch(bench);
+  if (wanted("wht")) bench_wht(bench);
+  if (wanted("encode")) bench_encode(bench);
+  if (wanted("attend")) bench_attend(bench);
+  if (!json.empty()) std::ofstream(json) << bench.result().dump(2) << '\n';
   return 0;
 }
 

@@ -6,8 +6,8 @@
 #include "core/error.h"
 #include "core/hadamard.h"
 #include "core/sha256.h"
-#include "experiments/cuda_backend.h"
 #include "experiments/sweep/backends.h"
+#include "kernel_templates/shapes.h"
 
 namespace tq {
 namespace {
@@ -67,12 +67,12 @@ void check(const Point& point, const Configuration& configuration, int d, bool q
   if (point[Axis::backend] != kCudaBackend) return;
   if (codec.quantise_keys) {
     require(point, {Axis::source, Axis::d, Axis::backend, Axis::key_mode, Axis::key_bits},
-            [&] { require_kernels(codec.key, d); });
+            [&] { gpu::require_kernels(codec.key, d); });
   }
   if (codec.quantise_values) {
     require(point,
             {Axis::source, Axis::d, Axis::backend, Axis::value_mode, Axis::value_bits, Axis::group_size},
-            [&] { require_kernels(codec.value, d); });
+            [&] { gpu::require_kernels(codec.value, d); });
   }
 }
 

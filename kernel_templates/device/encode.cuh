@@ -222,9 +222,15 @@ TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int t
   }
 }
 
+// Blocks that a multiprocessor should hold: where a lane's share of a vector is small, registers for five, which hide
+// each other's barriers; otherwise as the compiler likes.
+template <EncodeSpec kSpec>
+inline constexpr int kEncodeResidency =
+    Hadamard<kSpec.key.head_dim>::kElements <= 32 && !kSpec.key.prod && kSpec.key.rotation == Mixing::hadamard ? 5 : 2;
+
 // Blocks (any number of them share a range's tiles, KV head, sequence).
 template <EncodeSpec kSpec>
-__global__ void __launch_bounds__(kEncodeThreads) encode(const __grid_constant__ EncodeParams p) {
+__global__ void __launch_bounds__(kEncodeThreads, kEncodeResidency<kSpec>) encode(const __grid_constant__ EncodeParams p) {
   using Shared = EncodeShared<kSpec>;
   static_assert(sizeof(Shared) <= encode_shared_bytes(kSpec));
   Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared);

@@ -12,6 +12,10 @@ namespace tq::gpu {
 template <int kBits>
 TQ_DEVICE u32 squeeze(u32 bytes) {
   if constexpr (kBits == 8) return bytes;
+  if constexpr (kBits == 4) {
+    const u32 codes = bytes & 0x0f0f0f0fu;  // masks come as 0xff
+    return permute_bytes(codes | codes >> 4, 0, 0x4420u);
+  }
   constexpr u32 kMask = (1u << kBits) - 1;
   return (bytes & kMask) | (bytes >> (8 - kBits) & kMask << kBits) | (bytes >> (16 - 2 * kBits) & kMask << 2 * kBits) |
          (bytes >> (24 - 3 * kBits) & kMask << 3 * kBits);
