@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -21,6 +22,10 @@ class FieldHash {
   void integer(std::int64_t value) {
     length(8);
     little_endian(static_cast<std::uint64_t>(value), 8);
+  }
+  void optional_number(const std::optional<double>& value) {
+    length(value ? 8 : 0);
+    if (value) little_endian(std::bit_cast<std::uint64_t>(*value), 8);
   }
   void numbers(std::span<const float> values) {
     length(4 * values.size());

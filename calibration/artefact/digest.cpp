@@ -1,51 +1,10 @@
 #include "calibration/artefact/digest.h"
 
-#include <bit>
-#include <cstdint>
-#include <optional>
-#include <span>
-#include <string_view>
-
 #include "calibration/artefact/table_checks.h"
-#include "core/sha256.h"
+#include "core/field_hash.h"
 
 namespace tq {
 namespace {
-
-class FieldHash {
- public:
-  void text(std::string_view value) {
-    length(value.size());
-    hash_.update(value.data(), value.size());
-  }
-  void integer(std::int64_t value) {
-    length(8);
-    little_endian(static_cast<std::uint64_t>(value), 8);
-  }
-  void optional_number(const std::optional<double>& value) {
-    length(value ? 8 : 0);
-    if (value) little_endian(std::bit_cast<std::uint64_t>(*value), 8);
-  }
-  void numbers(std::span<const float> values) {
-    length(4 * values.size());
-    for (const float value : values) little_endian(std::bit_cast<std::uint32_t>(value), 4);
-  }
-  void numbers(std::span<const std::uint16_t> values) {
-    length(2 * values.size());
-    for (const std::uint16_t value : values) little_endian(value, 2);
-  }
-  std::string finish() { return to_hex(hash_.finish()); }
-
- private:
-  void length(std::size_t bytes) { little_endian(bytes, 8); }
-  void little_endian(std::uint64_t value, int bytes) {
-    std::uint8_t out[8];
-    for (int i = 0; i < bytes; ++i) out[i] = static_cast<std::uint8_t>(value >> (8 * i));
-    hash_.update(out, static_cast<std::size_t>(bytes));
-  }
-
-  Sha256 hash_;
-};
 
 void add(FieldHash& hash, const Rotation& rotation) {
   hash.text(to_string(rotation.kind()));
@@ -95,14 +54,14 @@ std::string rotation_digest(const Rotation& rotation) {
   FieldHash hash;
   hash.text("turboquant-rotation");
   add(hash, rotation);
-  return hash.finish();
+  return to_hex(hash.finish());
 }
 
 std::string sketch_digest(const Sketch& sketch) {
   FieldHash hash;
   hash.text("turboquant-sketch");
   add(hash, sketch);
-  return hash.finish();
+  return to_hex(hash.finish());
 }
 
 std::string artefact_digest(const Artefact& artefact) {
@@ -130,7 +89,7 @@ std::string artefact_digest(const Artefact& artefact) {
     hash.integer(static_cast<std::int64_t>(layer.value_tables.size()));
     for (const Codebook& codebook : layer.value_tables) add(hash, codebook);
   }
-  return hash.finish();
+  return to_hex(hash.finish());
 }
 
 }  // namespace tq

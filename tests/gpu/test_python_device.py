@@ -248,7 +248,7 @@ class Codecs(InAStream):
                 (TypeError, "float64", lambda: codec.decode(encoded, dtype=torch.float64)),
                 (TypeError, "KvCache.scores", lambda: codec.scores(x, encoded)),
                 (tq.UsageError, "head_dim 512", lambda: tq.KeyCodec(512).encode(normal(4, 512))),
-                (tq.UsageError, "1 to 4 bits", lambda: tq.KeyCodec(128, bits=5).encode(x))):
+                (tq.UsageError, "up to 4 bits", lambda: tq.KeyCodec(128, bits=5).encode(x))):
             with self.subTest(pattern=pattern), self.assertRaisesRegex(error, pattern):
                 call()
         self.assertEqual(codec.encode(x.cpu()).codes.shape, (16, 48))  # tensors of the host give NumPy arrays

@@ -1,8 +1,10 @@
 #include <cmath>
 #include <mutex>
 
+#include "core/packing.h"
 #include "kernel_templates/gpu_codec.h"
 #include "kernel_templates/shapes.h"
+#include "kernel_templates/tile_rows.h"
 #include "tests/gpu/gpu_support.h"
 #include "tests/support/cache_samples.h"
 #include "tests/support/reference.h"
@@ -63,6 +65,7 @@ TEST_CASE("scores straight from tiles: whole, table's part, sign bits' part, any
     ranges.sequences = kSequences;
     codec.encode({in.data(), token_stride * most, d, token_stride}, Element::f32, kHeads, ranges, view, false,
                  {});
+    const std::vector<std::uint8_t> stored = pages.read();
     const Guarded<int> counts(lengths);
 
     const std::vector<gpu::ScorePart> parts =
@@ -81,17 +84,25 @@ TEST_CASE("scores straight from tiles: whole, table's part, sign bits' part, any
       for (int h = 0; h < kHeads; ++h) {
         const std::size_t length = static_cast<std::size_t>(lengths[static_cast<std::size_t>(s)]);
         if (length == 0) continue;
-        std::vector<float> keys(length * n), back(length * n);
-        for (std::size_t t = 0; t < length; ++t) {
-          const std::size_t from =
-              ((static_cast<std::size_t>(s) * static_cast<std::size_t>(most) + t) * kHeads +
-               static_cast<std::size_t>(h)) *
-              n;
-          std::copy_n(x.begin() + static_cast<std::ptrdiff_t>(from), n,
-                      keys.begin() + static_cast<std::ptrdiff_t>(t * n));
-        }
+        // The device's codes, not core's: a sign that fell the other way at 0 is no error of the scores.
+        const gpu::KeySpec& spec = codec.spec();
+        const std::size_t code_bytes = packed_bytes(n, spec.table_bits);
         EncodedKeys encoded;
-        layer.key_codec(h).encode(keys.data(), length, encoded);
+        encoded.rows = length;
+        encoded.codes.resize(length * code_bytes);
+        encoded.scales.resize(length);
+        encoded.signs.resize(spec.prod ? length * n / 8 : 0);
+        encoded.residual_norms.resize(spec.prod ? length : 0);
+        for (std::size_t t = 0; t * 64 < length; ++t) {
+          const KeyBlock block{encoded.codes.data() + t * 64 * code_bytes, encoded.scales.data() + t * 64,
+                               spec.prod ? encoded.signs.data() + t * 64 * (n / 8) : nullptr,
+                               spec.prod ? encoded.residual_norms.data() + t * 64 : nullptr};
+          const std::size_t tile =
+              (static_cast<std::size_t>(s) * tiles + t) * kHeads + static_cast<std::size_t>(h);
+          gpu::tile_to_keys(spec, gpu::Side::keys, layer.key_codec(h), stored.data() + tile * tile_size,
+                            static_cast<int>(std::min<std::size_t>(64, length - t * 64)), block);
+        }
+        std::vector<float> back(length * n);
         layer.key_codec(h).decode(encoded, back.data());
         for (int g = 0; g < group; ++g) {
           const std::size_t row =
