@@ -14,10 +14,11 @@ namespace {
 
 // How one layer's cache is stored. Tables: one entry, or one a KV head; none for group values.
 struct LayerCodec {
-  std::optional<KeyConfig> key;  // none: keys stay exact
+  std::optional<KeyConfig> key;  // neither this nor a baseline: keys stay exact
   std::vector<KeyTables> key_tables;
   std::optional<ValueConfig> value;
   std::vector<Codebook> value_tables;
+  std::optional<Baseline> key_baseline = std::nullopt, value_baseline = std::nullopt;
 };
 
 LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const CacheBackend& backend) {
@@ -26,13 +27,26 @@ LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const C
   report.head_dim = layer.info.head_dim;
   Contender contender;
   contender.measure_output = layer.info.has_v;
+  const auto count_bytes = [&](const auto& stored) {
+    report.bytes_per_token += layer.num_kv_heads * bytes_per_token(stored, layer.info.head_dim);
+    report.fp16_bytes_per_token += layer.num_kv_heads * bytes_per_token(Baseline::fp16, layer.info.head_dim);
+  };
+  if (layer.info.has_k && codec.key_baseline) {
+    contender.keys.push_back(baseline_keys(*codec.key_baseline, layer.info.head_dim));
+    report.key = to_string(*codec.key_baseline);
+    count_bytes(*codec.key_baseline);
+  }
+  if (layer.info.has_v && codec.value_baseline) {
+    contender.values.push_back(baseline_values(*codec.value_baseline, layer.info.head_dim));
+    report.value = to_string(*codec.value_baseline);
+    count_bytes(*codec.value_baseline);
+  }
   if (layer.info.has_k && codec.key) {
     for (const KeyTables& tables : codec.key_tables) {
       contender.keys.push_back(backend.keys(*codec.key, layer.rotation, layer.sketch, tables));
     }
     report.key = describe(*codec.key);
-    report.bytes_per_token += layer.num_kv_heads * bytes_per_token(*codec.key, layer.info.head_dim);
-    report.fp16_bytes_per_token += layer.num_kv_heads * 2 * layer.info.head_dim;
+    count_bytes(*codec.key);
   }
   if (layer.info.has_v && codec.value) {
     // Group values have no table: one codec serves all heads.
@@ -41,8 +55,7 @@ LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const C
       contender.values.push_back(backend.values(*codec.value, layer.info.head_dim, layer.rotation, table));
     }
     report.value = describe(*codec.value);
-    report.bytes_per_token += layer.num_kv_heads * bytes_per_token(*codec.value, layer.info.head_dim);
-    report.fp16_bytes_per_token += layer.num_kv_heads * 2 * layer.info.head_dim;
+    count_bytes(*codec.value);
   }
   LayerEvaluation evaluation(layer.info.head_dim, layer.num_kv_heads, layer.num_q_heads, layer.softmax_scale,
                              layer.queries, {std::move(contender)}, 1);
@@ -100,17 +113,18 @@ CaptureReport finish(std::vector<LayerReport> layers) {
 
 CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(int index)>& open,
                               const CodecOptions& options, const CacheBackend& backend) {
-  const bool sketched = options.quantise_keys && options.key.mode == KeyMode::prod;
-  const bool rotated =
-      options.quantise_keys || (options.quantise_values && options.value.mode == ValueMode::rotated);
+  const bool code_keys = options.quantise_keys && !options.key_baseline;
+  const bool code_values = options.quantise_values && !options.value_baseline;
+  const bool sketched = code_keys && options.key.mode == KeyMode::prod;
+  const bool rotated = code_keys || (code_values && options.value.mode == ValueMode::rotated);
   std::map<int, std::shared_ptr<const Rotation>> rotations;
   std::map<int, std::shared_ptr<const Sketch>> sketches;
   std::vector<LayerReport> layers;
   for (int index = 0; index < num_layers; ++index) {
     LayerContext layer = open(index);
     const int d = layer.info.head_dim;
-    if (options.quantise_keys) validate(options.key, d);
-    if (options.quantise_values) validate(options.value, d);
+    if (code_keys) validate(options.key, d);
+    if (code_values) validate(options.value, d);
     if (rotated && !rotations.contains(d)) {
       rotations[d] = std::make_shared<Rotation>(Rotation::make(options.rotation, d, options.seed));
     }
@@ -120,7 +134,9 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
     layer.rotation = rotations[d];
     layer.sketch = sketches[d];
     LayerCodec codec;
-    if (options.quantise_keys) {
+    if (options.quantise_keys) codec.key_baseline = options.key_baseline;
+    if (options.quantise_values) codec.value_baseline = options.value_baseline;
+    if (code_keys) {
       codec.key = options.key;
       KeyTables tables = default_key_tables(options.key, d);
       if (layer.info.has_k && sketched && options.alpha != AlphaTarget::unbiased) {
@@ -132,7 +148,7 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
       }
       codec.key_tables = {tables};
     }
-    if (options.quantise_values) {
+    if (code_values) {
       codec.value = options.value;
       const Codebook table = default_value_table(options.value, d);
       if (table.bits > 0) codec.value_tables = {table};

@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "calibration/artefact/artefact.h"
+#include "calibration/baselines.h"
 #include "calibration/cache_backend.h"
 #include "calibration/evaluation.h"
 #include "calibration/layer_context.h"
@@ -34,6 +36,8 @@ struct CodecOptions {
   RotationKind rotation = RotationKind::rht;
   AlphaTarget alpha = AlphaTarget::unbiased;  // others are fitted in place, to all tokens of the layer
   std::uint64_t seed = 0;
+  // In place of `key`, of `value`.
+  std::optional<Baseline> key_baseline = std::nullopt, value_baseline = std::nullopt;
   bool quantise_keys = true, quantise_values = true;  // else that side stays exact and is not counted
 };
 

@@ -64,15 +64,11 @@ template SketchKind parse_choice(std::string_view, std::string_view);
 template ValueMode parse_choice(std::string_view, std::string_view);
 template AlphaTarget parse_choice(std::string_view, std::string_view);
 
-namespace {
-
 void validate_head_dim(int head_dim) {
   if (head_dim < 16 || head_dim > 1024 || head_dim % 8 != 0) {
     throw UsageError("head_dim {} is not a multiple of 8 from 16 to 1024", head_dim);
   }
 }
-
-}  // namespace
 
 void validate(const KeyConfig& key, int head_dim) {
   validate_head_dim(head_dim);

@@ -44,6 +44,9 @@ struct ValueConfig {
   friend bool operator==(const ValueConfig&, const ValueConfig&) = default;
 };
 
+// Throws UsageError for what is no multiple of 8 from 16 to 1024.
+void validate_head_dim(int head_dim);
+
 // Throw UsageError when a field is out of range, or when group_size does not divide head_dim.
 void validate(const KeyConfig&, int head_dim);
 void validate(const ValueConfig&, int head_dim);

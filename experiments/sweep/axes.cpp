@@ -6,6 +6,7 @@
 #include <limits>
 #include <system_error>
 
+#include "calibration/baselines.h"
 #include "core/codec_config.h"
 #include "core/error.h"
 #include "datasets/synthetic.h"
@@ -31,10 +32,17 @@ std::string choice(Axis axis, std::string_view text) {
   return std::string(to_string(parse_choice<Enum>(info(axis).name, text)));
 }
 
-// A side of the cache may also stay as it is.
+// A side of the cache may also be stored as a baseline does, or stay as it is.
 template <typename Enum>
-std::string choice_or_none(Axis axis, std::string_view text) {
-  return text == kNone ? std::string(text) : choice<Enum>(axis, text);
+std::string mode(Axis axis, std::string_view text) {
+  if (text == kNone || baseline_named(text)) return std::string(text);
+  try {
+    return choice<Enum>(axis, text);
+  } catch (const UsageError& error) {
+    std::string baselines;
+    for (const Baseline baseline : kBaselines) baselines += fmt::format(", {}", to_string(baseline));
+    throw UsageError("{}, {}{}", error.what(), kNone, baselines);
+  }
 }
 
 std::string measure(std::string_view text) {
@@ -70,12 +78,14 @@ const std::array<AxisInfo, kAxes>& axes() {
        "of the rotation, the sketch and synthetic data; the table averages over seeds"},
       {Axis::backend, "backend", "host", "what encodes, decodes and attends: host, or cuda (a GPU)"},
       {Axis::rotation, "rotation", "rht", "rht or qr"},
-      {Axis::key_mode, "key-mode", "mse", "mse, prod, or none: keys stay exact and are not counted"},
+      {Axis::key_mode, "key-mode", "mse",
+       "mse, prod, a baseline (fp16, fp8, minmax8, minmax4, q8_0, q4_0), or none: keys stay exact and are "
+       "not counted"},
       {Axis::key_bits, "key-bits", "3", "mse 1..8, prod 2..8"},
       {Axis::sketch, "sketch", "orthogonal", "prod keys: orthogonal or gaussian"},
       {Axis::alpha, "alpha", "unbiased", "prod keys: unbiased, mse, cos or score"},
       {Axis::value_mode, "value-mode", "rotated",
-       "rotated, group, or none: values stay exact and are not counted"},
+       "rotated, group, a baseline as of keys, or none: values stay exact and are not counted"},
       {Axis::value_bits, "value-bits", "3", "rotated 1..8; group 2, 3, 4 or 8"},
       {Axis::group_size, "group-size", "32", "group values: coordinates that share a scale"},
       {Axis::scale, "scale", "nc", "mse keys and rotated values: nc, norm or ls"},
@@ -116,9 +126,9 @@ std::string canonical_value(Axis axis, std::string_view text) {
     case Axis::rotation:
       return choice<RotationKind>(axis, text);
     case Axis::key_mode:
-      return choice_or_none<KeyMode>(axis, text);
+      return mode<KeyMode>(axis, text);
     case Axis::value_mode:
-      return choice_or_none<ValueMode>(axis, text);
+      return mode<ValueMode>(axis, text);
     // Which bits and group sizes are possible depends on the mode; see configuration.h.
     case Axis::key_bits:
     case Axis::value_bits:

@@ -39,6 +39,13 @@ void require(const Point& point, std::initializer_list<Axis> axes_at_odds, const
   }
 }
 
+// Baselines are arithmetic of the host's.
+void refuse_baseline_on_gpu(const Point& point, Axis mode) {
+  if (point[Axis::backend] != kCudaBackend || !baseline_named(point[mode])) return;
+  throw UsageError("backend {} has no kernels for {} {}; leave it out with: exclude = {}", kCudaBackend,
+                   info(mode).name, point[mode], rule(point, {Axis::backend, mode}));
+}
+
 void check(const Point& point, const Configuration& configuration, int d, bool queries) {
   const CodecOptions& codec = configuration.codec;
   if (!codec.quantise_keys && !codec.quantise_values) {
@@ -47,11 +54,12 @@ void check(const Point& point, const Configuration& configuration, int d, bool q
         rule(point, {Axis::key_mode, Axis::value_mode}));
   }
   if (codec.quantise_keys) {
-    require(point, {Axis::source, Axis::d, Axis::key_mode, Axis::key_bits}, [&] { validate(codec.key, d); });
+    require(point, {Axis::source, Axis::d, Axis::key_mode, Axis::key_bits},
+            [&] { codec.key_baseline ? validate(*codec.key_baseline, d) : validate(codec.key, d); });
   }
   if (codec.quantise_values) {
     require(point, {Axis::source, Axis::d, Axis::value_mode, Axis::value_bits, Axis::group_size},
-            [&] { validate(codec.value, d); });
+            [&] { codec.value_baseline ? validate(*codec.value_baseline, d) : validate(codec.value, d); });
   }
   const bool prod = codec.quantise_keys && codec.key.mode == KeyMode::prod;
   if (point[Axis::rotation] == "rht") {
@@ -64,6 +72,7 @@ void check(const Point& point, const Configuration& configuration, int d, bool q
     throw UsageError("alpha score needs queries, and {} has none; leave it out with: exclude = {}",
                      point[Axis::source], rule(point, {Axis::source, Axis::queries, Axis::alpha}));
   }
+  for (const Axis mode : {Axis::key_mode, Axis::value_mode}) refuse_baseline_on_gpu(point, mode);
   if (point[Axis::backend] != kCudaBackend) return;
   if (codec.quantise_keys) {
     require(point, {Axis::source, Axis::d, Axis::backend, Axis::key_mode, Axis::key_bits},
@@ -85,6 +94,10 @@ void check_fused(const Point& point, const CodecOptions& codec) {
   if (!codec.quantise_keys || !codec.quantise_values) {
     throw UsageError("measure fused quantises keys and values; leave it out with: exclude = {}",
                      rule(point, {Axis::measure, Axis::key_mode, Axis::value_mode}));
+  }
+  if (codec.key_baseline || codec.value_baseline) {
+    throw UsageError("measure fused takes no baselines; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, codec.key_baseline ? Axis::key_mode : Axis::value_mode}));
   }
   if (codec.alpha != AlphaTarget::unbiased) {
     throw UsageError("measure fused fits no alpha; leave it out with: exclude = {}",
@@ -136,13 +149,14 @@ void normalise(Point& point) {
   }
   const bool synthetic = !capture_file(point[Axis::source]);
   if (!synthetic) clear({Axis::d, Axis::rows, Axis::queries});
-  const bool keys = point[Axis::key_mode] != kNone, rotated_values = point[Axis::value_mode] == "rotated";
-  if (!keys) clear({Axis::key_bits});
+  const auto has_bits = [&](Axis mode) { return point[mode] != kNone && !baseline_named(point[mode]); };
+  const bool rotated_keys = has_bits(Axis::key_mode), rotated_values = point[Axis::value_mode] == "rotated";
+  if (!rotated_keys) clear({Axis::key_bits});
   if (point[Axis::key_mode] != "prod") clear({Axis::sketch, Axis::alpha});
-  if (point[Axis::value_mode] == kNone) clear({Axis::value_bits});
+  if (!has_bits(Axis::value_mode)) clear({Axis::value_bits});
   if (point[Axis::value_mode] != "group") clear({Axis::group_size});
   if (point[Axis::key_mode] != "mse" && !rotated_values) clear({Axis::scale});
-  if (!keys && !rotated_values) {
+  if (!rotated_keys && !rotated_values) {
     clear({Axis::rotation});
     if (!synthetic) clear({Axis::seed});
   }
@@ -157,11 +171,13 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
   const auto choose = [&]<typename Enum>(Axis axis, Enum& value) {
     if (!point[axis].empty()) value = parse_choice<Enum>(info(axis).name, point[axis]);
   };
-  if (codec.quantise_keys) {
+  codec.key_baseline = baseline_named(point[Axis::key_mode]);
+  codec.value_baseline = baseline_named(point[Axis::value_mode]);
+  if (codec.quantise_keys && !codec.key_baseline) {
     choose(Axis::key_mode, codec.key.mode);
     codec.key.bits = number<int>(point[Axis::key_bits]);
   }
-  if (codec.quantise_values) {
+  if (codec.quantise_values && !codec.value_baseline) {
     choose(Axis::value_mode, codec.value.mode);
     codec.value.bits = number<int>(point[Axis::value_bits]);
     if (!point[Axis::group_size].empty()) codec.value.group_size = number<int>(point[Axis::group_size]);

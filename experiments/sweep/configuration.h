@@ -56,8 +56,8 @@ struct Configuration {
 };
 
 // Clears the axes that make no difference: what only the other measure reads, sizes of synthetic data for a
-// capture, the group size of rotated values, the scale rule of prod keys, ... so that one measurement has one
-// point.
+// capture, the group size of rotated values, the scale rule of prod keys, the bits of baselines, ... so that
+// one measurement has one point.
 void normalise(Point& point);
 
 // Throws UsageError for a combination that cannot be measured, and says how to exclude it.

@@ -21,6 +21,8 @@ import tempfile
 import time
 import unittest
 
+import numpy as np
+
 from tq_program import TIMEOUT, Program, write_random_capture
 
 TQ, SAMPLE, CONFIGS, KILLS = Program(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -41,6 +43,30 @@ value-bits = 2, 4
 group-size = 16, 32
 """
 SMALL_COUNT = 2 * (2 * 2 * 2 + 2 * 2 * 2 * 2)
+
+# Baselines and the bytes of a vector.
+BASELINES = {"fp16": lambda d: 2 * d, "fp8": lambda d: d + 2, "minmax8": lambda d: d + 4,
+             "minmax4": lambda d: d // 2 + 4, "q8_0": lambda d: 34 * d // 32, "q4_0": lambda d: 18 * d // 32}
+
+
+def baseline_reference(name, x):
+    """What storing leaves of the rows of x, in float64; scales are not rounded."""
+    if name == "fp16":
+        return x.astype(np.float16).astype(np.float64)
+    if name == "fp8":
+        numbers = np.array([m * 2.0 ** -9 if e == 0 else (8 + m) * 2.0 ** (e - 10)
+                            for e in range(16) for m in range(8)][:-1])
+        scale = np.abs(x).max(1, keepdims=True) / 448
+        return np.copysign(numbers[np.searchsorted((numbers[1:] + numbers[:-1]) / 2, np.abs(x) / scale)], x) * scale
+    if name.startswith("minmax"):
+        low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
+        scale = (high - low) / (2 ** int(name[-1]) - 1)
+        return low + np.rint((x - low) / scale) * scale
+    blocks = x.reshape(-1, 32)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)
+    scale = np.abs(largest) / 127 if name == "q8_0" else largest / -8
+    codes = np.rint(blocks / scale)
+    return (np.minimum(codes, 127 if name == "q8_0" else 7) * scale).reshape(x.shape)
 
 
 class SweepTest(unittest.TestCase):
@@ -174,7 +200,8 @@ class Plan(SweepTest):
         for text, words in (("kye-bits=3", ["'kye-bits'", "'key-bits'"]), ("groupsize=32", ["'groupsize'", "'group-size'"]),
                             ("key-bits=three", ["key-bits", "'three'"]), ("key-bits=9", ["key-bits", "'9'"]),
                             ("key-bits=", ["key-bits"]), ("key-bits=3,,4", ["key-bits"]), ("seed=-1", ["seed"]),
-                            ("key-mode=max", ["key-mode", "prod"]), ("source=normal", ["source", "gaussian", "sample"]),
+                            ("key-mode=max", ["key-mode", "prod", "none", "q8_0"]),
+                            ("value-mode=fp32", ["value-mode", "group", "none", "fp16", "q4_0"]), ("source=normal", ["source", "gaussian", "sample"]),
                             ("source=capture:", ["source"]), ("backend=tpu", ["backend", "host"]),
                             ("rows=0", ["rows"]), ("d=0", ["d '0'"]),
                             ("exclude=key-bits", ["exclude", "axis=value"]), ("exclude=bits=3", ["'bits'"]),
@@ -198,6 +225,11 @@ class Plan(SweepTest):
                 ("d=512\nrows=1000000", ["memory"], "d=512 & rows=1000000"),
                 ("key-mode=prod\nalpha=score\nqueries=0", ["queries"], "queries=0 & alpha=score"),
                 ("source=sample\nvalue-mode=group\ngroup-size=48", ["group size 48"], "source=sample"),
+                ("d=80\nrotation=qr\nkey-mode=fp8,q8_0", ["q8_0", "32", "80"], "d=80 & key-mode=q8_0"),
+                ("d=80\nrotation=qr\nvalue-mode=q4_0,rotated", ["q4_0", "32", "80"], "d=80 & value-mode=q4_0"),
+                ("backend=cuda\nkey-mode=fp16", ["no kernels", "fp16"], "backend=cuda & key-mode=fp16"),
+                ("backend=cuda\nvalue-mode=q8_0", ["no kernels", "q8_0"], "backend=cuda & value-mode=q8_0"),
+                ("measure=fused\nkey-mode=fp8", ["baselines"], "measure=fused & key-mode=fp8"),
                 ("key-mode=mse,none\nvalue-mode=none,group", ["nothing"], "key-mode=none & value-mode=none")):
             text = f"[sweep]\n{text}\n"
             self.assert_refused(2, self.arguments(text), *words, "exclude = ", rule)
@@ -290,6 +322,8 @@ class Results(SweepTest):
         seeds = collections.Counter()
         for line in self.lines():
             row = line["configuration"]
+            if row["value-mode"] != "group":
+                continue  # test_baselines_of_values
             group = row["value-bits"], row["group-size"]
             seeds[row["d"], group] += 1
             cosine = line["metrics"]["value_cosine"]
@@ -299,10 +333,73 @@ class Results(SweepTest):
             self.assertEqual(line["bytes_per_token"], row["d"] * group[0] // 8 + 4 * row["d"] // group[1])
         self.assertEqual(seeds, {(d, group): 3 for d in (128, 256) for group in expected})
 
+    def lines_by_modes(self):
+        return {(line["configuration"]["key-mode"], line["configuration"]["value-mode"]): line for line in self.lines()}
+
+    def test_baselines_of_values(self):
+        TQ.succeed("sweep", "--config", os.path.join(CONFIGS, "values.ini"), "--out", self.out,
+                   "--set", f"value-mode={','.join(BASELINES)}")
+        self.assertEqual(collections.Counter((line["configuration"]["d"], line["configuration"]["value-mode"])
+                                             for line in self.lines()),
+                         {(d, name): 3 for d in (128, 256) for name in BASELINES})
+        for line in self.lines():
+            row = line["configuration"]
+            self.assertEqual(set(row), {"source", "d", "rows", "queries", "seed", "backend", "key-mode", "value-mode"})
+            name, d = row["value-mode"], row["d"]
+            self.assertEqual(line["bytes_per_token"], BASELINES[name](d))
+            self.assertEqual(line["padded_bytes_per_token"], BASELINES[name](d))
+            # Vectors of another generator: the same within a few percent.
+            x = np.random.default_rng(SEED).standard_normal((4000, d))
+            expected = np.mean(np.sum((x - baseline_reference(name, x)) ** 2, 1) / np.sum(x ** 2, 1))
+            measured = line["metrics"]["value_relative_mse"]["mean"]
+            print(f"{name:7} d={d} relative MSE {measured:.4e}, reference {expected:.4e}")
+            self.assertLess(abs(measured / expected - 1), 0.03, line)
+
+    def test_baselines_of_a_capture(self):
+        modes = ",".join(BASELINES)
+        table = self.sweep("[sweep]\nsource=sample\nkey-bits=2,3\nsketch=gaussian,orthogonal\nseed=0,1\n"
+                           f"key-mode={modes}\nvalue-mode={modes}\nvalue-bits=2,3\ngroup-size=16,32\n").out
+        lines = self.lines_by_modes()
+        self.assertEqual(len(self.lines()), len(BASELINES) ** 2)
+        heads = lines["fp16", "fp16"]["fp16_bytes_per_token"] // 512
+        for (key, value), line in lines.items():
+            self.assertEqual(set(line["configuration"]), {"source", "backend", "key-mode", "value-mode"})
+            size = heads * (BASELINES[key](128) + BASELINES[value](128))
+            self.assertEqual((line["bytes_per_token"], line["padded_bytes_per_token"]), (size, size))
+            self.assertEqual(line["fp16_bytes_per_token"], heads * 512)
+            self.assertEqual(line["metrics"]["key_cosine"], lines[key, "fp16"]["metrics"]["key_cosine"])
+        self.assertEqual(lines["fp16", "fp16"]["compression"], 1)
+        kl = {name: lines[name, "fp16"]["metrics"]["softmax_kl"]["mean"] for name in BASELINES}
+        print("softmax KL", kl)
+        self.assertLess(kl["fp16"], 1e-5)
+        self.assertLess(max(kl["q8_0"], kl["minmax8"]), kl["fp8"])
+        self.assertLess(kl["fp8"], kl["q4_0"])
+        self.assertLess(kl["q4_0"], kl["minmax4"])
+        for name in BASELINES:
+            self.assertRegex(table, rf"(?m)^{name} ")
+
+    def test_a_baseline_beside_a_codec(self):
+        self.sweep("[sweep]\nrows=512\nqueries=16\nkey-mode=prod,fp8\nvalue-mode=group,q4_0\n")
+        found = self.lines_by_modes()
+        self.assertEqual({modes: line["bytes_per_token"] for modes, line in found.items()},
+                         {("prod", "group"): 52 + 64, ("prod", "q4_0"): 52 + 72,
+                          ("fp8", "group"): 130 + 64, ("fp8", "q4_0"): 130 + 72})
+        padding = {modes: line["padded_bytes_per_token"] - line["bytes_per_token"] for modes, line in found.items()}
+        self.assertEqual(padding,
+                         {("prod", "group"): 32, ("prod", "q4_0"): 32, ("fp8", "group"): 0, ("fp8", "q4_0"): 0})
+        for side, metric in ((0, "key_cosine"), (1, "value_cosine")):
+            by_mode = collections.defaultdict(set)
+            for modes, line in found.items():
+                by_mode[modes[side]].add(line["metrics"][metric]["mean"])
+            self.assertEqual([len(means) for means in by_mode.values()], [1, 1])
+
     def test_every_ready_configuration_can_be_planned(self):
         for name in ("values.ini", "capture.ini"):
             out = TQ.succeed("sweep", "--config", os.path.join(CONFIGS, name), "--dry-run").out
             self.assertNotIn("\n0 configurations", out)
+            modes = collections.Counter(mode for mode in BASELINES for line in out.splitlines()
+                                        if f"value-mode={mode}" in line.split())
+            self.assertEqual(modes, dict.fromkeys(BASELINES, 6))
 
     def test_half_widths_are_what_seeds_vary_by(self):
         seeds = 48
