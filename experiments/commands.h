@@ -13,6 +13,7 @@ using Arguments = std::vector<std::string>;
 
 ExitCode run_calibrate(const Arguments& arguments);
 ExitCode run_codebook(const Arguments& arguments);
+ExitCode run_compare(const Arguments& arguments);
 ExitCode run_demo(const Arguments& arguments);
 ExitCode run_eval(const Arguments& arguments);
 ExitCode run_export(const Arguments& arguments);
