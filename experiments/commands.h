@@ -21,6 +21,7 @@ ExitCode run_import(const Arguments& arguments);
 ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_jit(const Arguments& arguments);
 ExitCode run_lint(const Arguments& arguments);
+ExitCode run_plot(const Arguments& arguments);
 ExitCode run_sweep(const Arguments& arguments);
 
 struct Command {
