@@ -13,6 +13,7 @@ using Arguments = std::vector<std::string>;
 
 ExitCode run_calibrate(const Arguments& arguments);
 ExitCode run_codebook(const Arguments& arguments);
+ExitCode run_compare(const Arguments& arguments);
 ExitCode run_demo(const Arguments& arguments);
 ExitCode run_eval(const Arguments& arguments);
 ExitCode run_export(const Arguments& arguments);
@@ -20,6 +21,7 @@ ExitCode run_import(const Arguments& arguments);
 ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_jit(const Arguments& arguments);
 ExitCode run_lint(const Arguments& arguments);
+ExitCode run_plot(const Arguments& arguments);
 ExitCode run_sweep(const Arguments& arguments);
 
 struct Command {

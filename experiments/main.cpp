@@ -24,6 +24,8 @@ const std::vector<Command>& commands() {
        run_calibrate},
       {"eval", "measure what a codec or an artefact does to a capture", run_eval},
       {"sweep", "measure every configuration of an INI file; goes on after a kill", run_sweep},
+      {"compare", "say which results of a sweep differ from another's beyond their uncertainty", run_compare},
+      {"plot", "draw bytes a token against a metric of a sweep, with the Pareto front", run_plot},
       {"export", "write an artefact in the format of an inference engine", run_export},
       {"import", "turn an export back into an artefact", run_import},
       {"lint", "check tables against the optimum of their (d, b)", run_lint},
