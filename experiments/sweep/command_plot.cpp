@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "calibration/baselines.h"
 #include "core/error.h"
 #include "datasets/atomic_file.h"
 #include "experiments/command_line.h"
@@ -130,8 +131,15 @@ std::string side(const ResultRow& row, const char* name, const char* mode_axis) 
   return fmt::format("{} {}", name, mode.empty() || mode == kNone ? "exact" : mode);
 }
 
+// Baselines are one group: a mark each would leave none for the codecs.
 std::string group_of(const ResultRow& row) {
-  return side(row, "keys", "key-mode") + ", values " + side(row, "", "value-mode").substr(1);
+  const auto mode = [&](const char* axis) {
+    const std::string name = row.axis(axis);
+    if (name.empty() || name == kNone) return std::string("exact");
+    return baseline_named(name) ? std::string("baseline") : name;
+  };
+  const std::string keys = mode("key-mode"), values = mode("value-mode");
+  return keys == "baseline" && values == "baseline" ? "baselines" : "keys " + keys + ", values " + values;
 }
 
 // As in "keys prod 3 orthogonal mse, values group 2/32, nc": what of it varies.

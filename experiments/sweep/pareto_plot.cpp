@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "experiments/gnuplot.h"
@@ -39,14 +40,16 @@ struct Range {
   bool logarithmic;
 };
 
-// Logarithmic where the values span more than a decade.
-Range range_of(std::vector<double> values) {
+// Logarithmic where the values that are not 0 span more than a decade; 0 (nothing is lost) is then drawn on
+// the lower edge.
+Range range_of(const std::vector<double>& values) {
   const auto [least, most] = std::minmax_element(values.begin(), values.end());
-  const bool logarithmic = *least > 0 && *most > 10 * *least;
   constexpr double kMargin = 0.06;
-  if (logarithmic) {
-    const double factor = std::pow(*most / *least, kMargin);
-    return {*least / factor, *most * factor, true};
+  double positive = *most;
+  for (const double value : values) positive = value > 0 ? std::min(positive, value) : positive;
+  if (*least >= 0 && *most > 10 * positive) {
+    const double factor = std::pow(*most / positive, kMargin);
+    return {positive / factor, *most * factor, true};
   }
   const double width = *most - *least;
   const double margin = width > 0 ? kMargin * width : std::max(std::fabs(*most) * kMargin, 1e-9);
@@ -135,7 +138,10 @@ class Script {
       x.push_back(point.x);
       y.push_back(point.y);
     }
-    text_ += axis_commands('x', range_of(x)) + axis_commands('y', range_of(y));
+    const Range x_range = range_of(x), y_range = range_of(y);
+    text_ += axis_commands('x', x_range) + axis_commands('y', y_range);
+    if (x_range.logarithmic) least_x_ = x_range.least;
+    if (y_range.logarithmic) least_y_ = y_range.least;
     add("set key at {} left bottom Left reverse samplen 5 spacing 1.3\n",
         screen(kListLeft, height_ - kBottom));
   }
@@ -145,7 +151,7 @@ class Script {
     std::size_t number = 0;
     for (const std::size_t index : indices) {
       const PlotPoint& point = plot_.points[index];
-      add("{:.17g} {:.17g} {}\n", point.x, point.y, ++number);
+      add("{:.17g} {:.17g} {}\n", std::max(point.x, least_x_), std::max(point.y, least_y_), ++number);
     }
     add("EOD\n");
   }
@@ -200,6 +206,7 @@ class Script {
   const ParetoPlot& plot_;
   std::vector<std::size_t> front_;
   double width_ = 0, height_ = 0;
+  double least_x_ = std::numeric_limits<double>::lowest(), least_y_ = least_x_;  // of a logarithmic axis
   std::string text_;
 };
 
