@@ -1,5 +1,5 @@
-// Times the GPU kernels against a copy of the same size in the same run: medians of graph replays, working sets
-// several times the L2 cache where the shape allows. Results are not checked here: run test_gpu first.
+// Times the GPU kernels against a copy of the same size in the same run: medians of graph replays, working
+// sets several times the L2 cache where the shape allows. Results are not checked here: run test_gpu first.
 //
 //   bench_gpu_kernels [--json FILE] [--only first|wht|encode|attend]
 #include <fmt/format.h>
