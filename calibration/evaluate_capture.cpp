@@ -14,11 +14,11 @@ namespace {
 
 // How one layer's cache is stored. Tables: one entry, or one a KV head; none for group values.
 struct LayerCodec {
-  std::optional<KeyConfig> key;  // neither this nor a baseline: keys stay exact
+  std::optional<KeyConfig> key;  // neither this nor a storage: keys stay exact
   std::vector<KeyTables> key_tables;
   std::optional<ValueConfig> value;
   std::vector<Codebook> value_tables;
-  std::optional<Baseline> key_baseline = std::nullopt, value_baseline = std::nullopt;
+  std::optional<StorageConfig> key_storage = std::nullopt, value_storage = std::nullopt;
 };
 
 LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const CacheBackend& backend) {
@@ -29,17 +29,17 @@ LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const C
   contender.measure_output = layer.info.has_v;
   const auto count_bytes = [&](const auto& stored) {
     report.bytes_per_token += layer.num_kv_heads * bytes_per_token(stored, layer.info.head_dim);
-    report.fp16_bytes_per_token += layer.num_kv_heads * bytes_per_token(Baseline::fp16, layer.info.head_dim);
+    report.fp16_bytes_per_token += layer.num_kv_heads * 2 * layer.info.head_dim;
   };
-  if (layer.info.has_k && codec.key_baseline) {
-    contender.keys.push_back(baseline_keys(*codec.key_baseline, layer.info.head_dim));
-    report.key = to_string(*codec.key_baseline);
-    count_bytes(*codec.key_baseline);
+  if (layer.info.has_k && codec.key_storage) {
+    contender.keys.push_back(storage_keys(*codec.key_storage, layer.info.head_dim, layer.rotation));
+    report.key = describe(*codec.key_storage);
+    count_bytes(*codec.key_storage);
   }
-  if (layer.info.has_v && codec.value_baseline) {
-    contender.values.push_back(baseline_values(*codec.value_baseline, layer.info.head_dim));
-    report.value = to_string(*codec.value_baseline);
-    count_bytes(*codec.value_baseline);
+  if (layer.info.has_v && codec.value_storage) {
+    contender.values.push_back(storage_values(*codec.value_storage, layer.info.head_dim, layer.rotation));
+    report.value = describe(*codec.value_storage);
+    count_bytes(*codec.value_storage);
   }
   if (layer.info.has_k && codec.key) {
     for (const KeyTables& tables : codec.key_tables) {
@@ -113,10 +113,14 @@ CaptureReport finish(std::vector<LayerReport> layers) {
 
 CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(int index)>& open,
                               const CodecOptions& options, const CacheBackend& backend) {
-  const bool code_keys = options.quantise_keys && !options.key_baseline;
-  const bool code_values = options.quantise_values && !options.value_baseline;
+  const bool code_keys = options.quantise_keys && !options.key_storage;
+  const bool code_values = options.quantise_values && !options.value_storage;
   const bool sketched = code_keys && options.key.mode == KeyMode::prod;
-  const bool rotated = code_keys || (code_values && options.value.mode == ValueMode::rotated);
+  const auto rotates = [](const std::optional<StorageConfig>& storage) {
+    return storage && storage->codec->rotates();
+  };
+  const bool rotated = code_keys || (code_values && options.value.mode == ValueMode::rotated) ||
+                       rotates(options.key_storage) || rotates(options.value_storage);
   std::map<int, std::shared_ptr<const Rotation>> rotations;
   std::map<int, std::shared_ptr<const Sketch>> sketches;
   std::vector<LayerReport> layers;
@@ -134,8 +138,8 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
     layer.rotation = rotations[d];
     layer.sketch = sketches[d];
     LayerCodec codec;
-    if (options.quantise_keys) codec.key_baseline = options.key_baseline;
-    if (options.quantise_values) codec.value_baseline = options.value_baseline;
+    if (options.quantise_keys) codec.key_storage = options.key_storage;
+    if (options.quantise_values) codec.value_storage = options.value_storage;
     if (code_keys) {
       codec.key = options.key;
       KeyTables tables = default_key_tables(options.key, d);

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "calibration/artefact/artefact.h"
-#include "calibration/baselines.h"
 #include "calibration/cache_backend.h"
+#include "calibration/codecs/storage_codec.h"
 #include "calibration/evaluation.h"
 #include "calibration/layer_context.h"
 
@@ -36,8 +36,8 @@ struct CodecOptions {
   RotationKind rotation = RotationKind::rht;
   AlphaTarget alpha = AlphaTarget::unbiased;  // others are fitted in place, to all tokens of the layer
   std::uint64_t seed = 0;
-  // In place of `key`, of `value`.
-  std::optional<Baseline> key_baseline = std::nullopt, value_baseline = std::nullopt;
+  // In place of `key`, of `value`: codecs of calibration/codecs/registry.h.
+  std::optional<StorageConfig> key_storage = std::nullopt, value_storage = std::nullopt;
   bool quantise_keys = true, quantise_values = true;  // else that side stays exact and is not counted
 };
 

@@ -6,7 +6,7 @@
 #include <limits>
 #include <system_error>
 
-#include "calibration/baselines.h"
+#include "calibration/codecs/registry.h"
 #include "core/codec_config.h"
 #include "core/error.h"
 #include "datasets/synthetic.h"
@@ -32,16 +32,43 @@ std::string choice(Axis axis, std::string_view text) {
   return std::string(to_string(parse_choice<Enum>(info(axis).name, text)));
 }
 
-// A side of the cache may also be stored as a baseline does, or stay as it is.
+// "a, b, c" of registered codecs, each as `text` has it; "" leaves one out.
+template <typename Text>
+std::string storage_list(const Text& text) {
+  std::vector<std::string> list;
+  for (const StorageCodec* codec : storage_codecs()) {
+    if (std::string entry = text(*codec); !entry.empty()) list.push_back(std::move(entry));
+  }
+  return fmt::format("{}", fmt::join(list, ", "));
+}
+
+// As in "fp16, fp8 (to compare with), trellis".
+std::string storage_names() {
+  const auto names = [](bool baseline) {
+    return storage_list([&](const StorageCodec& codec) {
+      return codec.baseline() == baseline ? std::string(codec.name()) : std::string();
+    });
+  };
+  return fmt::format("{}, a baseline ({})", names(false), names(true));
+}
+
+// As in "; trellis 1, 2".
+std::string storage_bits() {
+  return storage_list([](const StorageCodec& codec) {
+    return codec.bits().empty() ? std::string()
+                                : fmt::format("{} {}", codec.name(), fmt::join(codec.bits(), "/"));
+  });
+}
+
+// A side of the cache may also be stored by a registered codec, or stay as it is.
 template <typename Enum>
 std::string mode(Axis axis, std::string_view text) {
-  if (text == kNone || baseline_named(text)) return std::string(text);
+  if (text == kNone || storage_codec_named(text) != nullptr) return std::string(text);
   try {
     return choice<Enum>(axis, text);
   } catch (const UsageError& error) {
-    std::string baselines;
-    for (const Baseline baseline : kBaselines) baselines += fmt::format(", {}", to_string(baseline));
-    throw UsageError("{}, {}{}", error.what(), kNone, baselines);
+    throw UsageError("{}, {}, {}", error.what(), kNone,
+                     storage_list([](const StorageCodec& codec) { return std::string(codec.name()); }));
   }
 }
 
@@ -79,16 +106,15 @@ const std::array<AxisInfo, kAxes>& axes() {
       {Axis::backend, "backend", "host", "what encodes, decodes and attends: host, or cuda (a GPU)"},
       {Axis::rotation, "rotation", "rht", "rht or qr"},
       {Axis::key_mode, "key-mode", "mse",
-       "mse, prod, a baseline (fp16, fp8, minmax8, minmax4, q8_0, q4_0), or none: keys stay exact and are "
-       "not counted"},
-      {Axis::key_bits, "key-bits", "3", "mse 1..8, prod 2..8"},
+       fmt::format("mse, prod, {}, or none: keys stay exact and are not counted", storage_names())},
+      {Axis::key_bits, "key-bits", "3", fmt::format("mse 1..8, prod 2..8, {}", storage_bits())},
       {Axis::sketch, "sketch", "orthogonal", "prod keys: orthogonal or gaussian"},
       {Axis::alpha, "alpha", "unbiased", "prod keys: unbiased, mse, cos or score"},
       {Axis::value_mode, "value-mode", "rotated",
-       "rotated, group, a baseline as of keys, or none: values stay exact and are not counted"},
-      {Axis::value_bits, "value-bits", "3", "rotated 1..8; group 2, 3, 4 or 8"},
+       fmt::format("rotated, group, {}, or none: values stay exact and are not counted", storage_names())},
+      {Axis::value_bits, "value-bits", "3", fmt::format("rotated 1..8, group 2/3/4/8, {}", storage_bits())},
       {Axis::group_size, "group-size", "32", "group values: coordinates that share a scale"},
-      {Axis::scale, "scale", "nc", "mse keys and rotated values: nc, norm or ls"},
+      {Axis::scale, "scale", "nc", "of what is rotated, but prod keys: nc, norm or ls"},
   }};
   return list;
 }

@@ -42,7 +42,7 @@ struct AxisInfo {
   Axis axis;
   const char* name;           // in files and on the command line
   const char* default_value;  // when a sweep does not name the axis
-  const char* help;
+  std::string help;
 };
 inline constexpr std::size_t kAxes = 18;
 // In the order of the enum.

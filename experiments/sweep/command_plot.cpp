@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <set>
 
-#include "calibration/baselines.h"
+#include "calibration/codecs/registry.h"
 #include "core/error.h"
 #include "datasets/atomic_file.h"
 #include "experiments/command_line.h"
@@ -136,7 +136,8 @@ std::string group_of(const ResultRow& row) {
   const auto mode = [&](const char* axis) {
     const std::string name = row.axis(axis);
     if (name.empty() || name == kNone) return std::string("exact");
-    return baseline_named(name) ? std::string("baseline") : name;
+    const StorageCodec* codec = storage_codec_named(name);
+    return codec != nullptr && codec->baseline() ? std::string("baseline") : name;
   };
   const std::string keys = mode("key-mode"), values = mode("value-mode");
   return keys == "baseline" && values == "baseline" ? "baselines" : "keys " + keys + ", values " + values;

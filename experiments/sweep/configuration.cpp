@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "calibration/codecs/registry.h"
 #include "core/error.h"
 #include "core/hadamard.h"
 #include "core/sha256.h"
@@ -39,9 +40,9 @@ void require(const Point& point, std::initializer_list<Axis> axes_at_odds, const
   }
 }
 
-// Baselines are arithmetic of the host's.
-void refuse_baseline_on_gpu(const Point& point, Axis mode) {
-  if (point[Axis::backend] != kCudaBackend || !baseline_named(point[mode])) return;
+// Registered codecs are arithmetic of the host's.
+void refuse_storage_on_gpu(const Point& point, Axis mode) {
+  if (point[Axis::backend] != kCudaBackend || storage_codec_named(point[mode]) == nullptr) return;
   throw UsageError("backend {} has no kernels for {} {}; leave it out with: exclude = {}", kCudaBackend,
                    info(mode).name, point[mode], rule(point, {Axis::backend, mode}));
 }
@@ -55,11 +56,11 @@ void check(const Point& point, const Configuration& configuration, int d, bool q
   }
   if (codec.quantise_keys) {
     require(point, {Axis::source, Axis::d, Axis::key_mode, Axis::key_bits},
-            [&] { codec.key_baseline ? validate(*codec.key_baseline, d) : validate(codec.key, d); });
+            [&] { codec.key_storage ? validate(*codec.key_storage, d) : validate(codec.key, d); });
   }
   if (codec.quantise_values) {
     require(point, {Axis::source, Axis::d, Axis::value_mode, Axis::value_bits, Axis::group_size},
-            [&] { codec.value_baseline ? validate(*codec.value_baseline, d) : validate(codec.value, d); });
+            [&] { codec.value_storage ? validate(*codec.value_storage, d) : validate(codec.value, d); });
   }
   const bool prod = codec.quantise_keys && codec.key.mode == KeyMode::prod;
   if (point[Axis::rotation] == "rht") {
@@ -72,7 +73,7 @@ void check(const Point& point, const Configuration& configuration, int d, bool q
     throw UsageError("alpha score needs queries, and {} has none; leave it out with: exclude = {}",
                      point[Axis::source], rule(point, {Axis::source, Axis::queries, Axis::alpha}));
   }
-  for (const Axis mode : {Axis::key_mode, Axis::value_mode}) refuse_baseline_on_gpu(point, mode);
+  for (const Axis mode : {Axis::key_mode, Axis::value_mode}) refuse_storage_on_gpu(point, mode);
   if (point[Axis::backend] != kCudaBackend) return;
   if (codec.quantise_keys) {
     require(point, {Axis::source, Axis::d, Axis::backend, Axis::key_mode, Axis::key_bits},
@@ -95,9 +96,10 @@ void check_fused(const Point& point, const CodecOptions& codec) {
     throw UsageError("measure fused quantises keys and values; leave it out with: exclude = {}",
                      rule(point, {Axis::measure, Axis::key_mode, Axis::value_mode}));
   }
-  if (codec.key_baseline || codec.value_baseline) {
-    throw UsageError("measure fused takes no baselines; leave it out with: exclude = {}",
-                     rule(point, {Axis::measure, codec.key_baseline ? Axis::key_mode : Axis::value_mode}));
+  for (const Axis mode : {Axis::key_mode, Axis::value_mode}) {
+    if (storage_codec_named(point[mode]) == nullptr) continue;
+    throw UsageError("measure fused takes no {} {}; leave it out with: exclude = {}", info(mode).name,
+                     point[mode], rule(point, {Axis::measure, mode}));
   }
   if (codec.alpha != AlphaTarget::unbiased) {
     throw UsageError("measure fused fits no alpha; leave it out with: exclude = {}",
@@ -149,13 +151,19 @@ void normalise(Point& point) {
   }
   const bool synthetic = !capture_file(point[Axis::source]);
   if (!synthetic) clear({Axis::d, Axis::rows, Axis::queries});
-  const auto has_bits = [&](Axis mode) { return point[mode] != kNone && !baseline_named(point[mode]); };
-  const bool rotated_keys = has_bits(Axis::key_mode), rotated_values = point[Axis::value_mode] == "rotated";
-  if (!rotated_keys) clear({Axis::key_bits});
+  const auto storage = [&](Axis mode) { return storage_codec_named(point[mode]); };
+  const auto of_core = [&](Axis mode) { return point[mode] != kNone && storage(mode) == nullptr; };
+  const auto has_bits = [&](Axis mode) {
+    return of_core(mode) || (storage(mode) != nullptr && !storage(mode)->bits().empty());
+  };
+  const auto rotates = [&](Axis mode) { return storage(mode) != nullptr && storage(mode)->rotates(); };
+  const bool rotated_keys = of_core(Axis::key_mode) || rotates(Axis::key_mode);
+  const bool rotated_values = point[Axis::value_mode] == "rotated" || rotates(Axis::value_mode);
+  if (!has_bits(Axis::key_mode)) clear({Axis::key_bits});
   if (point[Axis::key_mode] != "prod") clear({Axis::sketch, Axis::alpha});
   if (!has_bits(Axis::value_mode)) clear({Axis::value_bits});
   if (point[Axis::value_mode] != "group") clear({Axis::group_size});
-  if (point[Axis::key_mode] != "mse" && !rotated_values) clear({Axis::scale});
+  if (point[Axis::key_mode] != "mse" && !rotates(Axis::key_mode) && !rotated_values) clear({Axis::scale});
   if (!rotated_keys && !rotated_values) {
     clear({Axis::rotation});
     if (!synthetic) clear({Axis::seed});
@@ -171,13 +179,19 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
   const auto choose = [&]<typename Enum>(Axis axis, Enum& value) {
     if (!point[axis].empty()) value = parse_choice<Enum>(info(axis).name, point[axis]);
   };
-  codec.key_baseline = baseline_named(point[Axis::key_mode]);
-  codec.value_baseline = baseline_named(point[Axis::value_mode]);
-  if (codec.quantise_keys && !codec.key_baseline) {
+  choose(Axis::scale, codec.key.scale);
+  const auto storage = [&](Axis mode, Axis bits) -> std::optional<StorageConfig> {
+    const StorageCodec* found = storage_codec_named(point[mode]);
+    if (found == nullptr) return std::nullopt;
+    return StorageConfig{found, point[bits].empty() ? 0 : number<int>(point[bits]), codec.key.scale};
+  };
+  codec.key_storage = storage(Axis::key_mode, Axis::key_bits);
+  codec.value_storage = storage(Axis::value_mode, Axis::value_bits);
+  if (codec.quantise_keys && !codec.key_storage) {
     choose(Axis::key_mode, codec.key.mode);
     codec.key.bits = number<int>(point[Axis::key_bits]);
   }
-  if (codec.quantise_values && !codec.value_baseline) {
+  if (codec.quantise_values && !codec.value_storage) {
     choose(Axis::value_mode, codec.value.mode);
     codec.value.bits = number<int>(point[Axis::value_bits]);
     if (!point[Axis::group_size].empty()) codec.value.group_size = number<int>(point[Axis::group_size]);
@@ -185,7 +199,6 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
   choose(Axis::sketch, codec.key.sketch);
   choose(Axis::alpha, codec.alpha);
   choose(Axis::rotation, codec.rotation);
-  choose(Axis::scale, codec.key.scale);
   codec.value.scale = codec.key.scale;
   codec.seed = number<std::uint64_t>(point[Axis::seed]);
   if (point[Axis::measure] == kFused) {

@@ -56,7 +56,7 @@ struct Configuration {
 };
 
 // Clears the axes that make no difference: what only the other measure reads, sizes of synthetic data for a
-// capture, the group size of rotated values, the scale rule of prod keys, the bits of baselines, ... so that
+// capture, the group size of rotated values, the scale rule of prod keys, the bits of codecs that come in one size, ... so that
 // one measurement has one point.
 void normalise(Point& point);
 

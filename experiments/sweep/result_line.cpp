@@ -35,7 +35,7 @@ int padding_bytes(const KeyConfig& key, int head_dim) {
 std::string result_line(const Configuration& configuration, const CaptureReport& report) {
   int padded = report.overall.bytes_per_token;
   for (const LayerReport& layer : report.layers) {
-    if (!layer.key.empty() && !configuration.codec.key_baseline)
+    if (!layer.key.empty() && !configuration.codec.key_storage)
       padded += configuration.num_kv_heads * padding_bytes(configuration.codec.key, layer.head_dim);
   }
   Json line;

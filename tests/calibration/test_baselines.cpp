@@ -4,25 +4,35 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "calibration/baselines.h"
+#include "calibration/codecs/registry.h"
 #include "core/error.h"
 #include "tests/support/test_seed.h"
 
 namespace {
 
-using tq::Baseline;
+using tq::StorageCodec;
 
 constexpr int kDim = 96;
 constexpr std::size_t kD = kDim;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-std::vector<float> stored(Baseline baseline, const std::vector<float>& x, int d = kDim) {
+std::vector<const StorageCodec*> baselines() {
+  std::vector<const StorageCodec*> list;
+  for (const StorageCodec* codec : tq::storage_codecs()) {
+    if (codec->baseline()) list.push_back(codec);
+  }
+  return list;
+}
+
+std::vector<float> stored(const std::string& name, const std::vector<float>& x, int d = kDim) {
   std::vector<float> out(x.size(), -1);
-  tq::encode_decode(baseline, x.data(), x.size() / static_cast<std::size_t>(d), d, out.data());
+  tq::storage_values({tq::storage_codec_named(name)}, d, nullptr)
+      ->encode_decode(x.data(), x.size() / static_cast<std::size_t>(d), out.data());
   return out;
 }
 
@@ -105,33 +115,44 @@ Block q4_0_reference(const float* x) {
 TEST_CASE("baselines: names and bytes") {
   const std::vector<std::string> names{"fp16", "fp8", "minmax8", "minmax4", "q8_0", "q4_0"};
   const std::vector<int> bytes_of_128{256, 130, 132, 68, 136, 72}, bytes_of_64{128, 66, 68, 36, 68, 36};
-  REQUIRE(tq::kBaselines.size() == names.size());
+  REQUIRE(baselines().size() == names.size());
   for (std::size_t i = 0; i < names.size(); ++i) {
-    const Baseline baseline = tq::kBaselines[i];
-    CHECK(tq::to_string(baseline) == names[i]);
-    CHECK(tq::baseline_named(names[i]) == baseline);
-    CHECK(tq::bytes_per_token(baseline, 128) == bytes_of_128[i]);
-    CHECK(tq::bytes_per_token(baseline, 64) == bytes_of_64[i]);
+    const tq::StorageConfig config{baselines()[i]};
+    CHECK(config.codec->name() == names[i]);
+    CHECK(tq::storage_codec_named(names[i]) == config.codec);
+    CHECK(describe(config) == names[i]);
+    CHECK(bytes_per_token(config, 128) == bytes_of_128[i]);
+    CHECK(bytes_per_token(config, 64) == bytes_of_64[i]);
   }
-  for (const char* name : {"", "none", "mse", "FP16", "q5_0", "fp"}) CHECK(!tq::baseline_named(name));
+  for (const char* name : {"", "none", "mse", "FP16", "q5_0", "fp"}) {
+    CHECK(tq::storage_codec_named(name) == nullptr);
+  }
+}
+
+TEST_CASE("storage codecs: names are each one's own, and no codec's of core") {
+  std::set<std::string_view> names{"none", "mse", "prod", "group", "rotated"};
+  for (const StorageCodec* codec : tq::storage_codecs()) {
+    CAPTURE(codec->name());
+    CHECK(names.insert(codec->name()).second);
+  }
 }
 
 TEST_CASE("baselines: head dimensions") {
-  for (const Baseline baseline : tq::kBaselines) {
-    const bool blocks = baseline == Baseline::q8_0 || baseline == Baseline::q4_0;
-    CHECK_NOTHROW(tq::validate(baseline, 96));
-    for (const int d : {8, 12, 100, 1032}) CHECK_THROWS_AS(tq::validate(baseline, d), tq::UsageError);
-    if (blocks) {
-      CHECK_THROWS_AS(tq::baseline_keys(baseline, 80), tq::UsageError);
-      CHECK_THROWS_AS(tq::baseline_values(baseline, 80), tq::UsageError);
+  for (const StorageCodec* baseline : baselines()) {
+    const tq::StorageConfig config{baseline};
+    CHECK_NOTHROW(validate(config, 96));
+    for (const int d : {8, 12, 100, 1032}) CHECK_THROWS_AS(validate(config, d), tq::UsageError);
+    if (baseline->name() == "q8_0" || baseline->name() == "q4_0") {
+      CHECK_THROWS_AS(tq::storage_keys(config, 80, nullptr), tq::UsageError);
+      CHECK_THROWS_AS(tq::storage_values(config, 80, nullptr), tq::UsageError);
     } else {
-      CHECK_NOTHROW(tq::validate(baseline, 80));
+      CHECK_NOTHROW(validate(config, 80));
     }
   }
 }
 
 TEST_CASE("fp16 is binary16") {
-  const std::vector<float> x = sized_vectors(1, 200), out = stored(Baseline::fp16, x);
+  const std::vector<float> x = sized_vectors(1, 200), out = stored("fp16", x);
   for (std::size_t i = 0; i < x.size(); ++i) CHECK(static_cast<double>(out[i]) == half(x[i]));
 }
 
@@ -158,11 +179,11 @@ TEST_CASE("fp8 against the table of all its numbers") {
     }
     x[kD - 1] = -448;
     expected[kD - 1] = -448;
-    const std::vector<float> out = stored(Baseline::fp8, x);
+    const std::vector<float> out = stored("fp8", x);
     for (std::size_t j = 0; j < kD; ++j) CHECK(static_cast<double>(out[j]) == expected[j]);
   }
 
-  const std::vector<float> x = sized_vectors(2, 120), out = stored(Baseline::fp8, x);
+  const std::vector<float> x = sized_vectors(2, 120), out = stored("fp8", x);
   for (std::size_t row = 0; row < x.size() / kD; ++row) {
     const float* v = x.data() + row * kD;
     float amax = 0;
@@ -185,7 +206,7 @@ TEST_CASE("fp8 against the table of all its numbers") {
 TEST_CASE("min-max against float64") {
   for (const int bits : {8, 4}) {
     CAPTURE(bits);
-    const Baseline baseline = bits == 8 ? Baseline::minmax8 : Baseline::minmax4;
+    const std::string baseline = bits == 8 ? "minmax8" : "minmax4";
     const std::vector<float> x = sized_vectors(3, 200), out = stored(baseline, x);
     const double largest_code = (1 << bits) - 1;
     for (std::size_t row = 0; row < x.size() / kD; ++row) {
@@ -215,7 +236,7 @@ TEST_CASE("q8_0 and q4_0 against llama.cpp's definitions") {
   const std::vector<float> x = sized_vectors(4, 400);
   for (const bool eight : {true, false}) {
     CAPTURE(eight);
-    const std::vector<float> out = stored(eight ? Baseline::q8_0 : Baseline::q4_0, x);
+    const std::vector<float> out = stored(eight ? "q8_0" : "q4_0", x);
     for (std::size_t at = 0; at < x.size(); at += 32) {
       const Block block = eight ? q8_0_reference(x.data() + at) : q4_0_reference(x.data() + at);
       const double largest_code = eight ? 127 : 8;
@@ -241,7 +262,7 @@ TEST_CASE("q8_0 and q4_0 of blocks written by hand") {
   x[1] = 0.5f;  // half away from zero, not to even
   x[2] = -2.5f;
   x[3] = -126.4f;
-  std::vector<float> out = stored(Baseline::q8_0, x, 32);
+  std::vector<float> out = stored("q8_0", x, 32);
   CHECK(out[0] == 127);
   CHECK(out[1] == 1);
   CHECK(out[2] == -3);
@@ -253,7 +274,7 @@ TEST_CASE("q8_0 and q4_0 of blocks written by hand") {
     x[1] = sign * -16;  // as large, but not the first
     x[2] = sign * 1;    // half a step goes up in the code, so away from the largest value
     x[3] = sign * -3.1f;
-    out = stored(Baseline::q4_0, x, 32);
+    out = stored("q4_0", x, 32);
     CHECK(out[0] == sign * 16);
     CHECK(out[1] == sign * -14);
     CHECK(out[2] == 0);
@@ -262,8 +283,9 @@ TEST_CASE("q8_0 and q4_0 of blocks written by hand") {
 }
 
 TEST_CASE("baselines: zero vectors, extremes and NaN") {
-  for (const Baseline baseline : tq::kBaselines) {
-    CAPTURE(tq::to_string(baseline));
+  for (const StorageCodec* codec : baselines()) {
+    const std::string baseline(codec->name());
+    CAPTURE(baseline);
     const std::vector<float> zeros(2 * kD, 0), none = stored(baseline, zeros);
     for (const float value : none) CHECK(value == 0);
 
@@ -286,8 +308,8 @@ TEST_CASE("baselines: zero vectors, extremes and NaN") {
     x[kD + 40] = kNan;
     const std::vector<float> after = stored(baseline, x);
     std::size_t begin = kD, end = 2 * kD;  // what has a NaN in its scale
-    if (baseline == Baseline::fp16 || baseline == Baseline::fp8) begin = kD + 40, end = begin + 1;
-    if (baseline == Baseline::q8_0 || baseline == Baseline::q4_0) begin = kD + 32, end = begin + 32;
+    if (baseline == "fp16" || baseline == "fp8") begin = kD + 40, end = begin + 1;
+    if (baseline == "q8_0" || baseline == "q4_0") begin = kD + 32, end = begin + 32;
     for (std::size_t i = 0; i < x.size(); ++i) {
       if (i >= begin && i < end) {
         CHECK(std::isnan(after[i]));
@@ -303,13 +325,14 @@ TEST_CASE("baselines as backends") {
   tq::Random random = tq::test::test_random(6);
   const std::vector<float> x = tq::test::normal_values(random, kRows * kD);
   const std::vector<float> queries = tq::test::normal_values(random, kQueries * kD);
-  for (const Baseline baseline : tq::kBaselines) {
-    CAPTURE(tq::to_string(baseline));
-    const std::vector<float> expected = stored(baseline, x);
+  for (const StorageCodec* codec : baselines()) {
+    CAPTURE(codec->name());
+    const tq::StorageConfig config{codec};
+    const std::vector<float> expected = stored(std::string(codec->name()), x);
     std::vector<float> out(x.size());
-    tq::baseline_values(baseline, kDim)->encode_decode(x.data(), kRows, out.data());
+    tq::storage_values(config, kDim, nullptr)->encode_decode(x.data(), kRows, out.data());
     CHECK(out == expected);
-    const auto keys = tq::baseline_keys(baseline, kDim)->encode(x.data(), kRows);
+    const auto keys = tq::storage_keys(config, kDim, nullptr)->encode(x.data(), kRows);
     keys->decode(out.data());
     CHECK(out == expected);
     std::vector<float> scores(kQueries * kRows);

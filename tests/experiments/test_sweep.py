@@ -230,7 +230,7 @@ class Plan(SweepTest):
                 ("d=80\nrotation=qr\nvalue-mode=q4_0,rotated", ["q4_0", "32", "80"], "d=80 & value-mode=q4_0"),
                 ("backend=cuda\nkey-mode=fp16", ["no kernels", "fp16"], "backend=cuda & key-mode=fp16"),
                 ("backend=cuda\nvalue-mode=q8_0", ["no kernels", "q8_0"], "backend=cuda & value-mode=q8_0"),
-                ("measure=fused\nkey-mode=fp8", ["baselines"], "measure=fused & key-mode=fp8"),
+                ("measure=fused\nkey-mode=fp8", ["takes no", "fp8"], "measure=fused & key-mode=fp8"),
                 ("key-mode=mse,none\nvalue-mode=none,group", ["nothing"], "key-mode=none & value-mode=none")):
             text = f"[sweep]\n{text}\n"
             self.assert_refused(2, self.arguments(text), *words, "exclude = ", rule)
