@@ -11,7 +11,8 @@
   CODEC(minmax8)                 \
   CODEC(minmax4)                 \
   CODEC(q8_0)                    \
-  CODEC(q4_0)
+  CODEC(q4_0)                    \
+  CODEC(trellis)
 // clang-format on
 
 namespace tq {

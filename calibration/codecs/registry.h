@@ -11,7 +11,8 @@ namespace tq {
 //   1. a file of this folder defines `const StorageCodec& NAME_codec()`, and CMake finds it;
 //   2. the list in registry.cpp gets one line.
 // Axes, their help and messages, evaluation, result lines and plots then know it. A codec that is a function
-// of the vector alone is a BaselineCodec (baseline_codec.h) and a few lines long.
+// of the vector alone is a BaselineCodec (baseline_codec.h) and a few lines long; trellis.cpp shows one with
+// bits, a rotation and codes of its own.
 
 // In the list's order.
 std::span<const StorageCodec* const> storage_codecs();

@@ -144,6 +144,17 @@ class PlotTest(unittest.TestCase):
                 self.assertIn(f"keys {keys}, values {values}, and their front", texts)
         self.assertEqual(os.listdir(self.folder), ["plot.svg"])
 
+    def test_baselines_are_one_group_and_a_codec_is_its_own(self):
+        config, folder, out = self.path("modes.ini"), self.path("modes"), self.path("plot.svg")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write("[sweep]\nd=64\nrows=64\nqueries=8\nkey-mode=fp8,trellis\nvalue-mode=q4_0,minmax8,trellis\n")
+        TQ.succeed("sweep", "--config", config, "--out", folder)
+        TQ.succeed("plot", folder, "--out", out)
+        texts = self.svg_texts(out)
+        for group in ("baselines", "keys baseline, values trellis", "keys trellis, values baseline",
+                      "keys trellis, values trellis"):
+            self.assertEqual(sum(text.startswith(f"{group}, and their front") for text in texts), 1, (group, texts))
+
     def test_png(self):
         out = self.path("plot.png")
         TQ.succeed("plot", self.sweep, "--out", out)

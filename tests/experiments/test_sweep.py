@@ -70,6 +70,52 @@ def baseline_reference(name, x):
     return (np.minimum(codes, 127 if name == "q8_0" else 7) * scale).reshape(x.shape)
 
 
+def trellis_levels(bits):
+    """The value of each window of 12 bits."""
+    symbols, states = 2 ** bits, 2 ** (12 - bits)
+    factor = int(2 ** (12 - bits) / ((1 + 5 ** 0.5) / 2)) | 1
+    normal = statistics.NormalDist(0, (1 - 4.0 ** -bits) ** 0.5)
+    levels = []
+    for window in range(4096):
+        state, oldest = window // symbols, window // states
+        cell, place = (window + 2 * state + oldest) % symbols, state * factor % states
+        levels.append(normal.inv_cdf((cell * states + place + 0.5) / 4096))
+    return np.array(levels)
+
+
+def trellis_path(x, levels, bits, state=None):
+    """Windows of the nearest paths to the rows of x: free ones, or from a row's `state` back to it."""
+    rows, states = np.arange(len(x)), 4096 >> bits
+    before = np.arange(4096) >> bits
+    costs = np.zeros((len(x), states))
+    if state is not None:
+        costs[:] = np.inf
+        costs[rows, state] = 0
+    choices = []
+    for column in x.T:
+        edges = (costs[:, before] + (column[:, None] - levels) ** 2).reshape(len(x), 2 ** bits, states)
+        choices.append(edges.argmin(1))
+        costs = edges.min(1)
+    state = costs.argmin(1) if state is None else state
+    windows = []
+    for choice in reversed(choices):
+        windows.append(choice[rows, state] * states + state)
+        state = windows[-1] >> bits
+    return np.array(windows[::-1]).T
+
+
+def trellis_reference(x, bits):
+    """What least-squares scales make of trellis codes of the rows of x, in float64; 64 coordinates or more."""
+    levels = trellis_levels(bits)
+    y = x * (x.shape[1] / np.sum(x ** 2, 1, keepdims=True)) ** 0.5
+    seam = trellis_path(np.hstack([y[:, -64:], y[:, :64]]), levels, bits)[:, 64] >> bits
+    symbols = trellis_path(y, levels, bits, seam) % 2 ** bits
+    # Decoded from the symbols alone: a window is 12 bits of their ring.
+    windows = sum(np.roll(symbols, age, 1) << bits * age for age in range(-(-12 // bits))) % 4096
+    c = levels[windows]
+    return c * (np.sum(x * c, 1) / np.sum(c * c, 1))[:, None]
+
+
 class SweepTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="tq-sweep-")
@@ -231,6 +277,10 @@ class Plan(SweepTest):
                 ("backend=cuda\nkey-mode=fp16", ["no kernels", "fp16"], "backend=cuda & key-mode=fp16"),
                 ("backend=cuda\nvalue-mode=q8_0", ["no kernels", "q8_0"], "backend=cuda & value-mode=q8_0"),
                 ("measure=fused\nkey-mode=fp8", ["takes no", "fp8"], "measure=fused & key-mode=fp8"),
+                ("key-mode=trellis\nkey-bits=3,5", ["trellis takes 1, 2, 3, 4"], "key-mode=trellis & key-bits=5"),
+                ("d=104\nkey-mode=none\nvalue-mode=trellis", ["Hadamard"], "d=104 & rotation=rht"),
+                ("backend=cuda\nvalue-mode=trellis", ["no kernels", "trellis"], "backend=cuda & value-mode=trellis"),
+                ("measure=fused\nvalue-mode=trellis", ["takes no", "trellis"], "measure=fused & value-mode=trellis"),
                 ("key-mode=mse,none\nvalue-mode=none,group", ["nothing"], "key-mode=none & value-mode=none")):
             text = f"[sweep]\n{text}\n"
             self.assert_refused(2, self.arguments(text), *words, "exclude = ", rule)
@@ -393,6 +443,40 @@ class Results(SweepTest):
             for modes, line in found.items():
                 by_mode[modes[side]].add(line["metrics"][metric]["mean"])
             self.assertEqual([len(means) for means in by_mode.values()], [1, 1])
+
+    def test_trellis_against_numpy(self):
+        self.sweep("[sweep]\nrows=2000\nqueries=0\nkey-mode=none\nvalue-mode=trellis\nvalue-bits=2,3\nscale=ls\n")
+        self.assertEqual(len(self.lines()), 2)
+        for line in self.lines():
+            bits = line["configuration"]["value-bits"]
+            self.assertEqual((line["bytes_per_token"], line["padded_bytes_per_token"]), (16 * bits + 2,) * 2)
+            x = np.random.default_rng(SEED).standard_normal((80, 128))
+            expected = np.mean(np.sum((x - trellis_reference(x, bits)) ** 2, 1) / np.sum(x ** 2, 1))
+            measured = line["metrics"]["value_relative_mse"]["mean"]
+            print(f"trellis {bits} bits: relative MSE {measured:.5f}, reference {expected:.5f}")
+            self.assertLess(abs(measured / expected - 1), 0.04, line)  # five standard errors of 80 vectors
+
+    def test_trellis_beside_other_modes(self):
+        self.assertEqual(self.configurations("[sweep]\nsource=sample\nkey-mode=trellis\nkey-bits=2\nvalue-mode=fp8\n"),
+                         [{"source": "sample", "seed": 0, "backend": "host", "rotation": "rht", "key-mode": "trellis",
+                           "key-bits": 2, "value-mode": "fp8", "scale": "nc"}])
+        self.sweep("[sweep]\nrows=256\nqueries=8\nrotation=qr,rht\nkey-mode=trellis,prod\nkey-bits=2\n"
+                   "value-mode=trellis,q4_0\nscale=nc,ls\n")
+        sizes = {"trellis": (34, 50), "prod": (36, 0), "q4_0": (0, 72)}
+        found = collections.Counter()
+        for line in self.lines():
+            row = line["configuration"]
+            key, value = row["key-mode"], row["value-mode"]
+            found[key, value] += 1
+            self.assertEqual(line["bytes_per_token"], sizes[key][0] + sizes[value][1])
+            self.assertEqual(line["padded_bytes_per_token"] - line["bytes_per_token"], 48 if key == "prod" else 0)
+            self.assertEqual("scale" in row, (key, value) != ("prod", "q4_0"))
+            self.assertEqual("value-bits" in row, value == "trellis")
+        self.assertEqual(found, {("trellis", "trellis"): 4, ("trellis", "q4_0"): 4, ("prod", "trellis"): 4,
+                                 ("prod", "q4_0"): 2})
+        for scales in collections.Counter((line["metrics"]["key_cosine"]["mean"], line["metrics"]["key_relative_mse"]["mean"])
+                                          for line in self.lines() if line["configuration"]["key-mode"] == "trellis").values():
+            self.assertEqual(scales, 2)  # each of two rotations and two scale rules is its own
 
     def test_every_ready_configuration_can_be_planned(self):
         for name in ("values.ini", "capture.ini"):
