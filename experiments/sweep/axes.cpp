@@ -42,7 +42,7 @@ std::string storage_list(const Text& text) {
   return fmt::format("{}", fmt::join(list, ", "));
 }
 
-// As in "fp16, fp8 (to compare with), trellis".
+// As in "trellis, a baseline (fp16, fp8)".
 std::string storage_names() {
   const auto names = [](bool baseline) {
     return storage_list([&](const StorageCodec& codec) {
@@ -52,7 +52,7 @@ std::string storage_names() {
   return fmt::format("{}, a baseline ({})", names(false), names(true));
 }
 
-// As in "; trellis 1, 2".
+// As in "trellis 1/2/3/4".
 std::string storage_bits() {
   return storage_list([](const StorageCodec& codec) {
     return codec.bits().empty() ? std::string()

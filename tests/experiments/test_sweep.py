@@ -485,6 +485,9 @@ class Results(SweepTest):
             modes = collections.Counter(mode for mode in BASELINES for line in out.splitlines()
                                         if f"value-mode={mode}" in line.split())
             self.assertEqual(modes, dict.fromkeys(BASELINES, 6))
+        out = TQ.succeed("sweep", "--config", os.path.join(CONFIGS, "trellis.ini"), "--dry-run").out
+        self.assertEqual(sum("key-mode=trellis key-bits=3 value-mode=trellis value-bits=3" in line
+                             for line in out.splitlines()), 2 * 2 * 3)
 
     def test_half_widths_are_what_seeds_vary_by(self):
         seeds = 48
