@@ -168,7 +168,7 @@ TEST_CASE("trellis: zero vectors, extremes and NaN") {
 
 TEST_CASE("trellis: the same bytes on every SIMD target and with any number of threads") {
   constexpr int kDim = 80;
-  constexpr std::size_t kRows = 700;
+  constexpr std::size_t kRows = 270;
   tq::Random random = tq::test::test_random(23);
   const std::vector<float> x = tq::test::normal_values(random, kRows * kDim);
   const TrellisCodec codec = make_codec(2, kDim);
