@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cache_policy.h"
 #include "core/codebook.h"
 #include "core/codec_config.h"
 #include "core/rotation.h"
@@ -71,6 +72,8 @@ struct Artefact {
   int num_q_heads = 0;
   std::string key_basis;                // "post_rope" or "pre_rope"
   std::optional<double> softmax_scale;  // absent: 1/sqrt(head_dim)
+  // Which tokens stay exact; absent: whoever makes the cache chooses. flush_block is always 1.
+  std::optional<CachePolicy> policy;
   Provenance provenance;
   // One a head_dim in use.
   std::map<int, Rotation> rotations;
@@ -82,6 +85,7 @@ struct Artefact {
 inline constexpr std::size_t kMaxLayers = 1000;  // /layers/NNN
 inline constexpr int kMaxHeads = 4096;
 inline constexpr std::size_t kMaxCandidates = 256;
+inline constexpr int kMaxExactTokens = 1 << 24;  // as core/cache_policy.h
 
 // Master copy, HDF5 `*.tq.h5`. Written whole or not at all (datasets/atomic_file.h). Reading validates every
 // item: throws InputError on a file that is not an artefact, of an unknown version, with a missing, extra,

@@ -312,6 +312,10 @@ ImportedTables read_safetensors(std::string_view bytes, const std::string& path)
     }
     tables.softmax_scale = scale;
   }
+  if (file.find_metadata("recent_window") || file.find_metadata("first_tokens")) {
+    tables.policy = CachePolicy{.recent = file.integer("recent_window", 0, kMaxExactTokens),
+                                .sinks = file.integer("first_tokens", 0, kMaxExactTokens)};
+  }
   const JsonDocument calibration(file.metadata("calibration"), path + ": __metadata__: calibration");
   tables.provenance = read_calibration(calibration.root(), tables.unknown);
   tables.provenance.model = file.metadata("model");
