@@ -78,6 +78,7 @@ class SafetensorsFile {
     }
   }
 
+  bool has_metadata(const std::string& key) const { return metadata_.contains(key); }
   std::optional<std::string> find_metadata(const std::string& key) {
     const auto node = metadata_.extract(key);
     return node ? std::optional(node.mapped()) : std::nullopt;
@@ -312,7 +313,7 @@ ImportedTables read_safetensors(std::string_view bytes, const std::string& path)
     }
     tables.softmax_scale = scale;
   }
-  if (file.find_metadata("recent_window") || file.find_metadata("first_tokens")) {
+  if (file.has_metadata("recent_window") || file.has_metadata("first_tokens")) {
     tables.policy = CachePolicy{.recent = file.integer("recent_window", 0, kMaxExactTokens),
                                 .sinks = file.integer("first_tokens", 0, kMaxExactTokens)};
   }
