@@ -187,8 +187,7 @@ ExitCode run_schedule(const Arguments& arguments) {
     schedule = make_schedule(capture, options, bar.callback());
   }
   Artefact artefact = schedule_artefact(capture.info(), options, schedule);
-  const bool written = write && schedule.stands();
-  if (written) {
+  if (write) {
     stamp_provenance(artefact.provenance, path, sha256_file_hex(path),
                      fmt::format("tq schedule {}", fmt::join(arguments, " ")));
     write_artefact(artefact, out);
@@ -209,8 +208,7 @@ ExitCode run_schedule(const Arguments& arguments) {
     if (host_only(artefact)) {
       fmt::print("1-bit codes run on the host alone; --key-bits 2,3,4 --value-bits 2,3,4 for GPU kernels\n");
     }
-    if (written) fmt::print("wrote {}\n", out);
-    if (write && !written) fmt::print("{} was not written\n", out);
+    if (write) fmt::print("wrote {}\n", out);
   }
   return schedule.stands() ? ExitCode::done : ExitCode::gate_failed;
 }

@@ -132,8 +132,15 @@ class EmbeddedSample(Schedules):
             self.assertLess(schedule["held_out_harm"], schedule["uniform"][0]["held_out_harm"])
 
     def test_held_out_harm_is_numpys(self):
+        self.check_held_out_harm("--budget", 760)
+
+    def test_held_out_harm_of_prod_keys_is_numpys(self):
+        self.check_held_out_harm("--budget", 720, "--key-mode", "prod", "--key-bits", "2,3", "--value-bits", "2,3")
+
+    def check_held_out_harm(self, *options):
         artefact = self.path("numpy.tq.h5")
-        schedule = TQ.json("schedule", "--capture", SAMPLE, "--budget", 760, "--out", artefact)
+        schedule = json.loads(TQ.run("schedule", "--capture", SAMPLE, "--out", artefact, "--json", *options).out)
+        self.assertGreater(len({layer["key"] for layer in schedule["layers"]}), 1)
         with h5py.File(SAMPLE, "r") as file:
             rows = len(file["tokens/q_position"])
         harms = []
@@ -175,7 +182,7 @@ class EmbeddedSample(Schedules):
         free = TQ.json("schedule", "--capture", SAMPLE, "--budget", 800, "--value-mode", "rotated")
         self.assertGreater(schedule["fit_sum"], free["fit_sum"])
 
-    def test_a_schedule_that_loses_is_not_written(self):
+    def test_a_schedule_that_loses_fails(self):
         def mute(file):  # the fit queries look everywhere alike, so keys seem not to matter
             for layer in range(LAYERS):
                 q = file[f"layers/{layer:03}/q"]
@@ -184,8 +191,7 @@ class EmbeddedSample(Schedules):
         result = TQ.run("schedule", "--capture", capture, "--budget", 800, "--out", artefact)
         self.assertEqual(result.code, 1, result.err)
         self.assertIn("in every layer does less harm", result.out)
-        self.assertIn("was not written", result.out)
-        self.assertFalse(os.path.exists(artefact))
+        TQ.succeed("lint", artefact)  # written all the same: codecs may have been protected on purpose
 
     def test_the_same_on_any_number_of_threads(self):
         runs = []
