@@ -42,8 +42,8 @@ struct CodecOptions {
 };
 
 // Quantises all tokens of a capture, but those that the artefact's policy keeps exact, and measures every
-// layer. Throws UsageError where codec and capture do
-// not fit, InputError where the capture or the artefact is at fault.
+// layer. Throws UsageError where codec and capture do not fit, InputError where the capture or the artefact
+// is at fault.
 CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& options, const Progress& progress,
                                const CacheBackend& backend = host_backend());
 CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact, const Progress& progress,

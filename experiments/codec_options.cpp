@@ -180,8 +180,8 @@ void add_policy_options(CommandLine& line) {
 CachePolicy read_policy(const CommandLine& line) {
   const auto tokens = [&](const char* option) {
     const int value = line.get<int>(option);
-    if (value < 0 || value > kMaxExactTokens) {
-      throw UsageError("--{} is {}, must be from 0 to {}", option, value, kMaxExactTokens);
+    if (value < 0 || value > kMaxPolicyTokens) {
+      throw UsageError("--{} is {}, must be from 0 to {}", option, value, kMaxPolicyTokens);
     }
     return value;
   };

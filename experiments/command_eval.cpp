@@ -12,10 +12,10 @@ namespace tq {
 namespace po = boost::program_options;
 
 ExitCode run_eval(const Arguments& arguments) {
-  CommandLine line(
-      "eval",
-      "measure what a codec or an artefact does to a capture, all tokens quantised that it does not keep",
-      "tq eval --capture model.kv.h5 --key-mode prod --sketch gaussian --alpha unbiased");
+  CommandLine line("eval",
+                   "measure what a codec or an artefact does to a capture, all tokens quantised but what the "
+                   "artefact keeps",
+                   "tq eval --capture model.kv.h5 --key-mode prod --sketch gaussian --alpha unbiased");
   line.add()("capture", po::value<std::string>()->value_name("FILE"), "capture to measure on (*.kv.h5)")(
       "artefact", po::value<std::string>()->value_name("FILE"), "take codecs and tables from here (*.tq.h5)")(
       "json", po::bool_switch(), "JSON instead of a table")(

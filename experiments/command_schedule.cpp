@@ -137,7 +137,7 @@ std::string verdict(const Schedule& schedule, const ScheduleOptions& options) {
                      schedule.uniform.size(), name, 100 * (best.harm / schedule.held_out_harm - 1));
 }
 
-// Codes that no GPU kernel reads (kernel_templates/catalogue.h).
+// Has codes that no GPU kernel reads (kernel_templates/catalogue.h).
 bool host_only(const Artefact& artefact) {
   for (const LayerArtefact& layer : artefact.layers) {
     const bool rotated = layer.value.mode == ValueMode::rotated;
@@ -206,7 +206,10 @@ ExitCode run_schedule(const Arguments& arguments) {
         "of the budget:\n\n{}\n{}\n",
         standing_table(schedule, options.candidates), verdict(schedule, options));
     if (host_only(artefact)) {
-      fmt::print("1-bit codes run on the host alone; --key-bits 2,3,4 --value-bits 2,3,4 for GPU kernels\n");
+      fmt::print(
+          "no GPU kernel reads keys or rotated values of other than 2 to 4 bits; --key-bits 2,3,4 "
+          "--value-bits "
+          "2,3,4 leaves them out\n");
     }
     if (write) fmt::print("wrote {}\n", out);
   }

@@ -94,8 +94,8 @@ void validate_layer(const LayerArtefact& layer, int num_q_heads, const std::stri
 void validate_policy(const CachePolicy& policy, const std::string& where) {
   for (const auto& [name, tokens] :
        {std::pair<std::string_view, int>{"recent_window", policy.recent}, {"first_tokens", policy.sinks}}) {
-    if (tokens < 0 || tokens > kMaxExactTokens) {
-      throw InputError("{}: {} is {}; 0 to {} tokens are wanted", where, name, tokens, kMaxExactTokens);
+    if (tokens < 0 || tokens > kMaxPolicyTokens) {
+      throw InputError("{}: {} is {}; 0 to {} tokens are wanted", where, name, tokens, kMaxPolicyTokens);
     }
   }
   if (policy.flush_block != 1) throw InputError("{}: flush_block is {}, not 1", where, policy.flush_block);

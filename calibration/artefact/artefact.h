@@ -85,7 +85,6 @@ struct Artefact {
 inline constexpr std::size_t kMaxLayers = 1000;  // /layers/NNN
 inline constexpr int kMaxHeads = 4096;
 inline constexpr std::size_t kMaxCandidates = 256;
-inline constexpr int kMaxExactTokens = 1 << 24;  // as core/cache_policy.h
 
 // Master copy, HDF5 `*.tq.h5`. Written whole or not at all (datasets/atomic_file.h). Reading validates every
 // item: throws InputError on a file that is not an artefact, of an unknown version, with a missing, extra,

@@ -309,8 +309,8 @@ Artefact read_artefact(const std::string& path) {
     artefact.softmax_scale = hdf5::read_double_attribute(root, "softmax_scale");
   }
   if (hdf5::has_attribute(root, "recent_window") || hdf5::has_attribute(root, "first_tokens")) {
-    artefact.policy = CachePolicy{.recent = read_int(root, "recent_window", 0, kMaxExactTokens),
-                                  .sinks = read_int(root, "first_tokens", 0, kMaxExactTokens)};
+    artefact.policy = CachePolicy{.recent = read_int(root, "recent_window", 0, kMaxPolicyTokens),
+                                  .sinks = read_int(root, "first_tokens", 0, kMaxPolicyTokens)};
   }
   artefact.provenance = read_provenance(root);
   artefact.rotations = read_objects<Rotation>(root, "rotations", RotationKind::rht);

@@ -54,7 +54,7 @@ void add_policy(ordered_json& root, const std::optional<CachePolicy>& policy) {
 std::optional<CachePolicy> read_policy(const JsonNode& root) {
   if (!root.find("recent_window") && !root.find("first_tokens")) return std::nullopt;
   const auto tokens = [&](const std::string& name) {
-    return static_cast<int>(root.at(name).integer(0, kMaxExactTokens));
+    return static_cast<int>(root.at(name).integer(0, kMaxPolicyTokens));
   };
   return CachePolicy{.recent = tokens("recent_window"), .sinks = tokens("first_tokens")};
 }

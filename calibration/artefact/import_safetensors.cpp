@@ -314,8 +314,8 @@ ImportedTables read_safetensors(std::string_view bytes, const std::string& path)
     tables.softmax_scale = scale;
   }
   if (file.has_metadata("recent_window") || file.has_metadata("first_tokens")) {
-    tables.policy = CachePolicy{.recent = file.integer("recent_window", 0, kMaxExactTokens),
-                                .sinks = file.integer("first_tokens", 0, kMaxExactTokens)};
+    tables.policy = CachePolicy{.recent = file.integer("recent_window", 0, kMaxPolicyTokens),
+                                .sinks = file.integer("first_tokens", 0, kMaxPolicyTokens)};
   }
   const JsonDocument calibration(file.metadata("calibration"), path + ": __metadata__: calibration");
   tables.provenance = read_calibration(calibration.root(), tables.unknown);
