@@ -25,16 +25,6 @@ struct CandidateTables {
   std::vector<Tables> tables;
 };
 
-TableMetrics key_metrics(const LayerMetrics& metrics) {
-  return {metrics.key_relative_mse.value_or(0), metrics.key_cosine.value_or(0), metrics.softmax_kl,
-          metrics.top1_agreement, std::nullopt};
-}
-
-TableMetrics value_metrics(const LayerMetrics& metrics) {
-  return {metrics.value_relative_mse.value_or(0), metrics.value_cosine.value_or(0), std::nullopt,
-          std::nullopt, metrics.output_error};
-}
-
 std::vector<double> fit_alphas(AlphaTarget target, const std::vector<ResidualStatistics>& statistics,
                                int head_dim) {
   std::vector<double> alphas;

@@ -21,7 +21,8 @@ struct LayerCodec {
   std::optional<StorageConfig> key_storage = std::nullopt, value_storage = std::nullopt;
 };
 
-LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const CacheBackend& backend) {
+LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const CacheBackend& backend,
+                           const CachePolicy& policy = kQuantiseAll) {
   LayerReport report;
   report.layer = layer.layer;
   report.head_dim = layer.info.head_dim;
@@ -58,7 +59,7 @@ LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const C
     count_bytes(*codec.value);
   }
   LayerEvaluation evaluation(layer.info.head_dim, layer.num_kv_heads, layer.num_q_heads, layer.softmax_scale,
-                             layer.queries, {std::move(contender)}, 1);
+                             layer.queries, {std::move(contender)}, 1, policy);
   layer.stream.for_each([&](const TokenBlock& block) {
     evaluation.add(block, 0);
     layer.progress(block.count);
@@ -189,8 +190,8 @@ CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact,
         capture, index, nullptr, std::make_shared<Rotation>(artefact.rotations.at(d)),
         from.key.mode == KeyMode::prod ? std::make_shared<Sketch>(artefact.sketches.at(d)) : nullptr,
         progress);
-    layers.push_back(
-        evaluate_layer(layer, {from.key, from.key_tables, from.value, from.value_tables}, backend));
+    layers.push_back(evaluate_layer(layer, {from.key, from.key_tables, from.value, from.value_tables},
+                                    backend, artefact.policy.value_or(kQuantiseAll)));
   }
   return finish(std::move(layers));
 }

@@ -41,8 +41,9 @@ struct CodecOptions {
   bool quantise_keys = true, quantise_values = true;  // else that side stays exact and is not counted
 };
 
-// Quantises all tokens of a capture and measures every layer. Throws UsageError where codec and capture do
-// not fit, InputError where the capture or the artefact is at fault.
+// Quantises all tokens of a capture, but those that the artefact's policy keeps exact, and measures every
+// layer. Throws UsageError where codec and capture do not fit, InputError where the capture or the artefact
+// is at fault.
 CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& options, const Progress& progress,
                                const CacheBackend& backend = host_backend());
 CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact, const Progress& progress,

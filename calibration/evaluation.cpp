@@ -82,7 +82,7 @@ void LayerEvaluation::VectorErrors::merge(const VectorErrors& other) {
 
 LayerEvaluation::LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads, double softmax_scale,
                                  const LayerQueries& queries, std::vector<Contender> contenders,
-                                 std::size_t parts)
+                                 std::size_t parts, const CachePolicy& policy)
     : d_(static_cast<std::size_t>(head_dim)),
       kv_heads_(static_cast<std::size_t>(num_kv_heads)),
       group_(static_cast<std::size_t>(num_q_heads / num_kv_heads)),
@@ -90,9 +90,11 @@ LayerEvaluation::LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads
       scaled_queries_(queries.q),
       contenders_(std::move(contenders)),
       parts_(parts),
+      policy_(policy),
       measure_output_(std::any_of(contenders_.begin(), contenders_.end(),
                                   [](const Contender& contender) { return contender.measure_output; })),
       states_(contenders_.size() * parts) {
+  validate(policy);
   for (float& x : scaled_queries_) x *= static_cast<float>(softmax_scale);
   const std::size_t rows = kv_heads_ * group_ * queries.positions_count;
   exact_.resize(rows);
@@ -132,6 +134,7 @@ struct LayerEvaluation::HeadWork {
   const float* values;
   std::vector<Quantised> quantised;  // one a contender
   std::vector<std::uint8_t> hidden;  // [positions][tokens]
+  std::vector<std::uint8_t> exact;   // the same: the policy keeps the token exact; empty: none of the block
   std::vector<std::size_t> visible;  // [positions]
 
   std::size_t first_query = 0, count = 0,
@@ -171,16 +174,7 @@ void LayerEvaluation::add_head(const TokenBlock& block, std::size_t part, std::s
   }
   if (work.keys == nullptr || head_queries == 0) return;
 
-  work.hidden.resize(positions * tokens);
-  work.visible.assign(positions, 0);
-  for (std::size_t i = 0; i < positions; ++i) {
-    for (std::size_t t = 0; t < tokens; ++t) {
-      const bool sees =
-          block.sequence_ids[t] == queries_.sequence_ids[i] && block.positions[t] <= queries_.positions[i];
-      work.hidden[i * tokens + t] = sees ? 0 : 1;
-      work.visible[i] += sees ? 1 : 0;
-    }
-  }
+  look(block, work);
   if (std::all_of(work.visible.begin(), work.visible.end(), [](std::size_t n) { return n == 0; })) return;
 
   for (std::size_t first = 0; first < head_queries; first += kQueryChunk) {
@@ -207,6 +201,34 @@ void LayerEvaluation::add_head(const TokenBlock& block, std::size_t part, std::s
   }
 }
 
+// Which tokens each query sees, and which of those are quantised for it.
+void LayerEvaluation::look(const TokenBlock& block, HeadWork& work) const {
+  const std::size_t tokens = block.count, positions = queries_.positions_count;
+  work.hidden.resize(positions * tokens);
+  work.visible.assign(positions, 0);
+  const auto index = [](std::int32_t position) {
+    return static_cast<std::size_t>(std::max(position, std::int32_t{0}));
+  };
+  std::vector<std::uint8_t> exact(positions * tokens, 0);
+  bool any_exact = false;
+  for (std::size_t i = 0; i < positions; ++i) {
+    // The cache holds the query's own token when it attends.
+    const TokenCounts held = token_counts(policy_, index(queries_.positions[i]) + 1);
+    for (std::size_t t = 0; t < tokens; ++t) {
+      const bool sees =
+          block.sequence_ids[t] == queries_.sequence_ids[i] && block.positions[t] <= queries_.positions[i];
+      work.hidden[i * tokens + t] = sees ? 0 : 1;
+      work.visible[i] += sees ? 1 : 0;
+      const std::size_t position = index(block.positions[t]);
+      if (sees && (position < held.sinks || position >= held.sinks + held.quantised)) {
+        exact[i * tokens + t] = 1;
+        any_exact = true;
+      }
+    }
+  }
+  if (any_exact) work.exact = std::move(exact);
+}
+
 // Scores that a query must not see become kMaskedScore.
 void LayerEvaluation::mask(const HeadWork& work, std::vector<float>& scores) const {
   for (std::size_t q = 0; q < work.count; ++q) {
@@ -215,6 +237,36 @@ void LayerEvaluation::mask(const HeadWork& work, std::vector<float>& scores) con
     float* row = scores.data() + q * work.tokens;
     for (std::size_t t = 0; t < work.tokens; ++t) row[t] = hidden[t] != 0 ? kMaskedScore : row[t];
   }
+}
+
+// Scores of tokens that are exact for a query become the exact ones.
+void LayerEvaluation::restore_exact(const HeadWork& work, std::vector<float>& scores) const {
+  if (work.exact.empty()) return;
+  for (std::size_t q = 0; q < work.count; ++q) {
+    const std::uint8_t* exact =
+        work.exact.data() + (work.first_query + q) % queries_.positions_count * work.tokens;
+    for (std::size_t t = q * work.tokens, i = 0; i < work.tokens; ++t, ++i) {
+      scores[t] = exact[i] != 0 ? work.scores[t] : scores[t];
+    }
+  }
+}
+
+// sum over t of weights[q][t] values[t], the values of tokens that are not exact for the query `quantised`.
+std::vector<float> LayerEvaluation::mixed_output(const HeadWork& work, const std::vector<float>& weights,
+                                                 const std::vector<float>& quantised) const {
+  if (work.exact.empty()) return weighted_values(weights, work.count, work.tokens, quantised.data(), d_);
+  std::vector<float> on_exact(weights.size(), 0.0f), on_quantised = weights;
+  for (std::size_t q = 0; q < work.count; ++q) {
+    const std::uint8_t* exact =
+        work.exact.data() + (work.first_query + q) % queries_.positions_count * work.tokens;
+    for (std::size_t t = q * work.tokens, i = 0; i < work.tokens; ++t, ++i) {
+      if (exact[i] != 0) std::swap(on_exact[t], on_quantised[t]);
+    }
+  }
+  std::vector<float> output = weighted_values(on_quantised, work.count, work.tokens, quantised.data(), d_);
+  const std::vector<float> rest = weighted_values(on_exact, work.count, work.tokens, work.values, d_);
+  for (std::size_t j = 0; j < output.size(); ++j) output[j] += rest[j];
+  return output;
 }
 
 void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::size_t part) {
@@ -227,6 +279,7 @@ void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::siz
     scores.resize(work.count * tokens);
     quantised.keys->scores(scaled_queries_.data() + work.row * d_, work.count, scores.data());
     mask(work, scores);
+    restore_exact(work, scores);
     weights = scores;
   }
   std::vector<float> rescale(work.count), gain(work.count);
@@ -257,8 +310,9 @@ void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::siz
     const bool exact_values = p != part || quantised.values.empty();
     const float* addend = work.output.data();
     if (requantised || !exact_values) {
-      output = weighted_values(requantised ? weights : work.weights, work.count, tokens,
-                               exact_values ? work.values : quantised.values.data(), d_);
+      const std::vector<float>& own = requantised ? weights : work.weights;
+      output = exact_values ? weighted_values(own, work.count, tokens, work.values, d_)
+                            : mixed_output(work, own, quantised.values);
       addend = output.data();
     }
     rescale_and_add(rescale, gain, addend, d_, state.output.data() + work.row * d_);

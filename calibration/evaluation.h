@@ -11,8 +11,12 @@
 #include "calibration/exact_sum.h"
 #include "calibration/layer_stream.h"
 #include "core/attention.h"
+#include "core/cache_policy.h"
 
 namespace tq {
+
+// No token stays exact.
+inline constexpr CachePolicy kQuantiseAll{.recent = 0, .sinks = 0, .flush_block = 1};
 
 // What one way of storing a layer's cache did to it. Means are over vectors (the first four) or over queries
 // (the last six); queries that see none of the judged tokens do not count.
@@ -39,11 +43,16 @@ struct Contender {
 // Measures several contenders in one pass over a layer's tokens, on several disjoint parts of them. When part
 // p is judged, only its tokens are quantised: all others stay exact in both softmaxes, so that what is
 // measured is the harm done by p's tokens. Memory: O(queries x d), not O(tokens).
+//
+// Tokens that a cache of the given policy would hold exact while a query attends stay exact for that query,
+// in scores and outputs; positions count the tokens of a sequence from 0. A query that sees exact tokens
+// alone counts all the same, without harm. Means over vectors take all of a part's vectors.
 class LayerEvaluation {
  public:
-  // `softmax_scale` multiplies <q,k>.
+  // `softmax_scale` multiplies <q,k>. `queries` must outlive the evaluation.
   LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads, double softmax_scale,
-                  const LayerQueries& queries, std::vector<Contender> contenders, std::size_t parts);
+                  const LayerQueries& queries, std::vector<Contender> contenders, std::size_t parts,
+                  const CachePolicy& policy = kQuantiseAll);
 
   // All tokens of the block belong to `part`.
   void add(const TokenBlock& block, std::size_t part);
@@ -85,7 +94,11 @@ class LayerEvaluation {
   static VectorErrors merged(const std::vector<VectorErrors>& heads);
   Judged judged(std::size_t contender, std::size_t part) const;
   void add_head(const TokenBlock& block, std::size_t part, std::size_t head);
+  void look(const TokenBlock& block, HeadWork& work) const;
   void mask(const HeadWork& work, std::vector<float>& scores) const;
+  void restore_exact(const HeadWork& work, std::vector<float>& scores) const;
+  std::vector<float> mixed_output(const HeadWork& work, const std::vector<float>& weights,
+                                  const std::vector<float>& quantised) const;
   void add_scores(HeadWork& work, std::size_t contender, std::size_t part);
 
   std::size_t d_, kv_heads_, group_;
@@ -93,6 +106,7 @@ class LayerEvaluation {
   std::vector<float> scaled_queries_;
   std::vector<Contender> contenders_;
   std::size_t parts_;
+  CachePolicy policy_;
   bool measure_output_;
   std::vector<SoftmaxStream> exact_;  // [q_heads][positions]
   std::vector<float> exact_output_;   // [q_heads][positions][d], times the softmax's sum

@@ -23,6 +23,16 @@ Judge judge_for(GateSide side, const TableMetrics& metrics) {
 
 }  // namespace
 
+TableMetrics key_metrics(const LayerMetrics& metrics) {
+  return {metrics.key_relative_mse.value_or(0), metrics.key_cosine.value_or(0), metrics.softmax_kl,
+          metrics.top1_agreement, std::nullopt};
+}
+
+TableMetrics value_metrics(const LayerMetrics& metrics) {
+  return {metrics.value_relative_mse.value_or(0), metrics.value_cosine.value_or(0), std::nullopt,
+          std::nullopt, metrics.output_error};
+}
+
 void apply_gate(GateSide side, GateRecord& gate) {
   if (gate.candidates.empty()) return;
   const Judge judge = judge_for(side, gate.candidates.front().held_out);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "calibration/artefact/artefact.h"
+#include "calibration/evaluation.h"
 
 namespace tq {
 
@@ -9,5 +10,9 @@ namespace tq {
 // were captured. Fills `kept` and `reason`.
 enum class GateSide { keys, values };
 void apply_gate(GateSide side, GateRecord& gate);
+
+// What a record keeps of a measurement; absent vectors score 0.
+TableMetrics key_metrics(const LayerMetrics& metrics);
+TableMetrics value_metrics(const LayerMetrics& metrics);
 
 }  // namespace tq

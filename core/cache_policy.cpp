@@ -7,12 +7,9 @@
 namespace tq {
 namespace {
 
-// Far beyond any use, and small enough that no size computed from it overflows.
-constexpr int kMaxTokens = 1 << 24;
-
 void check(const char* name, int value, int least) {
-  if (value < least || value > kMaxTokens) {
-    throw UsageError("KV cache: {} is {}, must be from {} to {}", name, value, least, kMaxTokens);
+  if (value < least || value > kMaxPolicyTokens) {
+    throw UsageError("KV cache: {} is {}, must be from {} to {}", name, value, least, kMaxPolicyTokens);
   }
 }
 

@@ -12,7 +12,11 @@ struct CachePolicy {
   friend bool operator==(const CachePolicy&, const CachePolicy&) = default;
 };
 
-// Throws UsageError unless recent and sinks lie in 0..2^24 and flush_block in 1..2^24.
+// Far beyond any use, and small enough that no size computed from it overflows.
+inline constexpr int kMaxPolicyTokens = 1 << 24;
+
+// Throws UsageError unless recent and sinks lie in 0..kMaxPolicyTokens and flush_block
+// in 1..kMaxPolicyTokens.
 void validate(const CachePolicy&);
 
 // Where the tokens of a sequence are: the first `sinks` exact, then `quantised`, then `window` exact.

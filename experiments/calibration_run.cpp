@@ -32,12 +32,17 @@ Artefact run_calibration(const std::string& capture_path, const CalibrationOptio
     ProgressBar bar("calibrating", calibration_work(info, options));
     artefact = calibrate(capture, options, bar.callback());
   }
-  artefact.provenance.capture_sha256 = digest.get();
-  artefact.provenance.capture_name = std::filesystem::path(capture_path).filename().string();
-  artefact.provenance.tool_version = fmt::format("tq {} ({})", kVersion, kRevision);
-  artefact.provenance.command_line = command_line;
-  artefact.provenance.utc_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  stamp_provenance(artefact.provenance, capture_path, digest.get(), command_line);
   return artefact;
+}
+
+void stamp_provenance(Provenance& provenance, const std::string& capture_path,
+                      const std::string& capture_sha256, const std::string& command_line) {
+  provenance.capture_sha256 = capture_sha256;
+  provenance.capture_name = std::filesystem::path(capture_path).filename().string();
+  provenance.tool_version = fmt::format("tq {} ({})", kVersion, kRevision);
+  provenance.command_line = command_line;
+  provenance.utc_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }
 
 }  // namespace tq

@@ -12,7 +12,9 @@ namespace tq {
 namespace po = boost::program_options;
 
 ExitCode run_eval(const Arguments& arguments) {
-  CommandLine line("eval", "measure what a codec or an artefact does to a capture, all tokens quantised",
+  CommandLine line("eval",
+                   "measure what a codec or an artefact does to a capture, all tokens quantised but what the "
+                   "artefact keeps",
                    "tq eval --capture model.kv.h5 --key-mode prod --sketch gaussian --alpha unbiased");
   line.add()("capture", po::value<std::string>()->value_name("FILE"), "capture to measure on (*.kv.h5)")(
       "artefact", po::value<std::string>()->value_name("FILE"), "take codecs and tables from here (*.tq.h5)")(
@@ -26,20 +28,22 @@ ExitCode run_eval(const Arguments& arguments) {
   }
   const CacheBackend& backend = cache_backend(canonical_backend(line.get<std::string>("backend")));
   CaptureReader capture(line.required("capture"));
+  std::optional<Artefact> artefact;
+  if (line.given("artefact")) artefact = read_artefact(line.get<std::string>("artefact"));
   CaptureReport report;
   {
     ProgressBar bar("measuring", capture.info().tokens * capture.info().layers.size());
-    report = line.given("artefact")
-                 ? evaluate_capture(capture, read_artefact(line.get<std::string>("artefact")), bar.callback(),
-                                    backend)
-                 : evaluate_capture(capture, read_codec_options(line), bar.callback(), backend);
+    report = artefact ? evaluate_capture(capture, *artefact, bar.callback(), backend)
+                      : evaluate_capture(capture, read_codec_options(line), bar.callback(), backend);
   }
   if (line.get<bool>("json")) {
     fmt::print("{}\n", report_json(report).dump(2));
   } else {
-    const LayerReport& first = report.layers.front();
-    fmt::print("keys {}, values {}\n\n{}", first.key.empty() ? "-" : first.key,
-               first.value.empty() ? "-" : first.value, report_table(report));
+    if (artefact && artefact->policy) {
+      fmt::print("exact: the first {} tokens and the newest {}\n", artefact->policy->sinks,
+                 artefact->policy->recent);
+    }
+    fmt::print("{}", report_table(report));
   }
   return ExitCode::done;
 }

@@ -23,6 +23,8 @@ const std::vector<Command>& commands() {
       {"calibrate", "fit per-layer tables and alpha to a capture, judge them on held-out tokens",
        run_calibrate},
       {"eval", "measure what a codec or an artefact does to a capture", run_eval},
+      {"sensitivity", "quantise one layer's keys or values at a time and rank them by harm", run_sensitivity},
+      {"schedule", "choose codecs by layer for the least harm under a byte budget", run_schedule},
       {"sweep", "measure every configuration of an INI file; goes on after a kill", run_sweep},
       {"compare", "say which results of a sweep differ from another's beyond their uncertainty", run_compare},
       {"plot", "draw bytes a token against a metric of a sweep, with the Pareto front", run_plot},
@@ -41,7 +43,7 @@ void print_help() {
   fmt::print(
       "tq: TurboQuant KV-cache compression, from captured keys and values to deployable codebooks\n\n"
       "usage: tq COMMAND [options]      tq COMMAND --help\n\n");
-  for (const Command& command : commands()) fmt::print("  {:<10} {}\n", command.name, command.summary);
+  for (const Command& command : commands()) fmt::print("  {:<11} {}\n", command.name, command.summary);
   fmt::print(
       "\nEvery option can also come from the environment (TQ_KEY_BITS=4) or from a section of an INI file\n"
       "(--config FILE); the command line wins over the environment, which wins over the file.\n"

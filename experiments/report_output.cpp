@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "experiments/table.h"
@@ -32,8 +33,15 @@ constexpr std::array<Column, 9> kColumns{{
 
 Json number_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
-std::vector<std::string> report_row(const std::string& name, const LayerReport& layer) {
-  std::vector<std::string> cells{name};
+std::string codec_name(const std::string& described) { return described.empty() ? "-" : described; }
+
+bool same_codecs(const CaptureReport& report) {
+  return std::all_of(report.layers.begin(), report.layers.end(), [&](const LayerReport& layer) {
+    return layer.key == report.layers.front().key && layer.value == report.layers.front().value;
+  });
+}
+
+std::vector<std::string> report_row(std::vector<std::string> cells, const LayerReport& layer) {
   for (const Column& column : kColumns) {
     const std::optional<double>& value = layer.metrics.*column.field;
     cells.push_back(value ? fmt::format(fmt::runtime(column.format), *value) : "-");
@@ -84,14 +92,25 @@ Json gate_entry(const GateRecord& gate) {
 }  // namespace
 
 std::string report_table(const CaptureReport& report) {
+  const bool same = same_codecs(report);
   std::vector<std::string> header{"layer"};
+  if (!same) header.insert(header.end(), {"keys", "values"});
   for (const Column& column : kColumns) header.emplace_back(column.title);
   header.insert(header.end(), {"bytes/token", "vs FP16"});
   Table table(header);
-  for (const LayerReport& layer : report.layers) table.row(report_row(fmt::format("{}", layer.layer), layer));
+  for (const LayerReport& layer : report.layers) {
+    std::vector<std::string> cells{fmt::format("{}", layer.layer)};
+    if (!same) cells.insert(cells.end(), {codec_name(layer.key), codec_name(layer.value)});
+    table.row(report_row(std::move(cells), layer));
+  }
   table.rule();
-  table.row(report_row("all", report.overall));
-  return table.text();
+  table.row(report_row(same ? std::vector<std::string>{"all"} : std::vector<std::string>{"all", "", ""},
+                       report.overall));
+  const LayerReport& first = report.layers.front();
+  const std::string codecs =
+      same ? fmt::format("keys {}, values {}", codec_name(first.key), codec_name(first.value))
+           : std::string("codecs by layer");
+  return codecs + "\n\n" + table.text();
 }
 
 Json report_json(const CaptureReport& report) {

@@ -9,6 +9,7 @@
 // Results as tables for people and JSON for programs. A metric that could not be measured is "-" and null.
 namespace tq {
 
+// Codecs stand above the table where all layers have the same, else in its rows.
 std::string report_table(const CaptureReport& report);
 nlohmann::ordered_json report_json(const CaptureReport& report);
 

@@ -91,6 +91,16 @@ void validate_layer(const LayerArtefact& layer, int num_q_heads, const std::stri
   validate_gate(layer.value_gate, value_where);
 }
 
+void validate_policy(const CachePolicy& policy, const std::string& where) {
+  for (const auto& [name, tokens] :
+       {std::pair<std::string_view, int>{"recent_window", policy.recent}, {"first_tokens", policy.sinks}}) {
+    if (tokens < 0 || tokens > kMaxPolicyTokens) {
+      throw InputError("{}: {} is {}; 0 to {} tokens are wanted", where, name, tokens, kMaxPolicyTokens);
+    }
+  }
+  if (policy.flush_block != 1) throw InputError("{}: flush_block is {}, not 1", where, policy.flush_block);
+}
+
 }  // namespace
 
 void validate(const Artefact& artefact, const std::string& where) {
@@ -103,6 +113,7 @@ void validate(const Artefact& artefact, const std::string& where) {
   if (artefact.softmax_scale && !(std::isfinite(*artefact.softmax_scale) && *artefact.softmax_scale > 0)) {
     throw InputError("{}: softmax_scale {} is not a positive number", where, *artefact.softmax_scale);
   }
+  if (artefact.policy) validate_policy(*artefact.policy, where);
   const Provenance& provenance = artefact.provenance;
   for (const auto& [name, text] :
        {std::pair<std::string_view, std::string_view>{"tool_version", provenance.tool_version},

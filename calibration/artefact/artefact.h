@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cache_policy.h"
 #include "core/codebook.h"
 #include "core/codec_config.h"
 #include "core/rotation.h"
@@ -71,6 +72,8 @@ struct Artefact {
   int num_q_heads = 0;
   std::string key_basis;                // "post_rope" or "pre_rope"
   std::optional<double> softmax_scale;  // absent: 1/sqrt(head_dim)
+  // Which tokens stay exact; absent: whoever makes the cache chooses. flush_block is always 1.
+  std::optional<CachePolicy> policy;
   Provenance provenance;
   // One a head_dim in use.
   std::map<int, Rotation> rotations;

@@ -299,7 +299,7 @@ Artefact read_artefact(const std::string& path) {
                      kArtefactVersion);
   }
   require_attributes(root, {"format", "format_version", "codec", "num_layers", "num_q_heads", "key_basis",
-                            "softmax_scale", "sha256"});
+                            "softmax_scale", "recent_window", "first_tokens", "sha256"});
   require_children(root, {"provenance", "rotations", "sketches", "layers"});
 
   Artefact artefact;
@@ -307,6 +307,10 @@ Artefact read_artefact(const std::string& path) {
   artefact.key_basis = hdf5::read_string_attribute(root, "key_basis");
   if (hdf5::has_attribute(root, "softmax_scale")) {
     artefact.softmax_scale = hdf5::read_double_attribute(root, "softmax_scale");
+  }
+  if (hdf5::has_attribute(root, "recent_window") || hdf5::has_attribute(root, "first_tokens")) {
+    artefact.policy = CachePolicy{.recent = read_int(root, "recent_window", 0, kMaxPolicyTokens),
+                                  .sinks = read_int(root, "first_tokens", 0, kMaxPolicyTokens)};
   }
   artefact.provenance = read_provenance(root);
   artefact.rotations = read_objects<Rotation>(root, "rotations", RotationKind::rht);

@@ -152,6 +152,10 @@ void write_contents(const Object& root, const Artefact& artefact) {
   hdf5::write_attribute(root, "num_q_heads", artefact.num_q_heads);
   hdf5::write_attribute(root, "key_basis", std::string_view(artefact.key_basis));
   if (artefact.softmax_scale) hdf5::write_attribute(root, "softmax_scale", *artefact.softmax_scale);
+  if (artefact.policy) {
+    hdf5::write_attribute(root, "recent_window", artefact.policy->recent);
+    hdf5::write_attribute(root, "first_tokens", artefact.policy->sinks);
+  }
   hdf5::write_attribute(root, "sha256", std::string_view(artefact_digest(artefact)));
   write_provenance(root, artefact.provenance);
 

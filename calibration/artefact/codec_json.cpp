@@ -45,4 +45,18 @@ Provenance read_calibration(const JsonNode& node, std::vector<std::string>& unkn
   return provenance;
 }
 
+void add_policy(ordered_json& root, const std::optional<CachePolicy>& policy) {
+  if (!policy) return;
+  root["recent_window"] = policy->recent;
+  root["first_tokens"] = policy->sinks;
+}
+
+std::optional<CachePolicy> read_policy(const JsonNode& root) {
+  if (!root.find("recent_window") && !root.find("first_tokens")) return std::nullopt;
+  const auto tokens = [&](const std::string& name) {
+    return static_cast<int>(root.at(name).integer(0, kMaxPolicyTokens));
+  };
+  return CachePolicy{.recent = tokens("recent_window"), .sinks = tokens("first_tokens")};
+}
+
 }  // namespace tq

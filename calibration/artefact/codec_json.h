@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,10 @@ SeededObject read_seeded(const JsonNode& node, std::vector<std::string>& unknown
 // Provenance without the model, which the formats name elsewhere.
 nlohmann::ordered_json calibration_json(const Provenance& provenance);
 Provenance read_calibration(const JsonNode& node, std::vector<std::string>& unknown);
+
+// The policy's fields, recent_window and first_tokens, in the file's object; none without a policy.
+void add_policy(nlohmann::ordered_json& root, const std::optional<CachePolicy>& policy);
+std::optional<CachePolicy> read_policy(const JsonNode& root);
 
 // One of the enums of core/codec_config.h.
 template <typename Enum>

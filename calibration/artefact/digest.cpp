@@ -89,6 +89,11 @@ std::string artefact_digest(const Artefact& artefact) {
     hash.integer(static_cast<std::int64_t>(layer.value_tables.size()));
     for (const Codebook& codebook : layer.value_tables) add(hash, codebook);
   }
+  if (artefact.policy) {
+    hash.text("policy");
+    hash.integer(artefact.policy->recent);
+    hash.integer(artefact.policy->sinks);
+  }
   return to_hex(hash.finish());
 }
 

@@ -16,8 +16,8 @@ std::string rotation_digest(const Rotation& rotation);
 std::string sketch_digest(const Sketch& sketch);
 
 // Of everything that decides a decoder's output: configurations, tables as the float32 that decoders hold,
-// rotations, sketches, key basis and softmax scale; not of metrics and provenance. So a master copy and all
-// its exports share it.
+// rotations, sketches, key basis, softmax scale, and the policy, which comes last and adds nothing where
+// there is none; not of metrics and provenance. So a master copy and all its exports share it.
 std::string artefact_digest(const Artefact& artefact);
 
 }  // namespace tq

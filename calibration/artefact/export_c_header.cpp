@@ -119,6 +119,11 @@ std::string c_header_text(const Artefact& artefact) {
   // Without it: 1 / sqrt(head_dim).
   if (artefact.softmax_scale) out.line("#define TQ_SOFTMAX_SCALE {:a}", *artefact.softmax_scale);
 
+  if (artefact.policy) {
+    out.line("#define TQ_RECENT_WINDOW {}", artefact.policy->recent);
+    out.line("#define TQ_FIRST_TOKENS {}", artefact.policy->sinks);
+  }
+
   // A dense matrix would be most of the file: the seed and the digest stand for it, the safetensors export
   // carries it.
   for (const auto& [head_dim, rotation] : artefact.rotations) {

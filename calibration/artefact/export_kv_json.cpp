@@ -78,6 +78,7 @@ std::string kv_json_text(const Artefact& artefact) {
   json["sigma_convention"] = "1/sqrt(d)";
   json["key_basis"] = artefact.key_basis;
   if (artefact.softmax_scale) json["softmax_scale"] = *artefact.softmax_scale;
+  add_policy(json, artefact.policy);
   if (uniform) json["rotation"] = rotation_json(artefact.rotations.begin()->second);
   json["layers"] = ordered_json::object();
   for (std::size_t i = 0; i < artefact.layers.size(); ++i) {

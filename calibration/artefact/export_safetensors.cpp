@@ -126,6 +126,10 @@ std::string safetensors_bytes(const Artefact& artefact) {
   writer.metadata("num_q_heads", std::to_string(artefact.num_q_heads));
   writer.metadata("key_basis", artefact.key_basis);
   if (artefact.softmax_scale) writer.metadata("softmax_scale", fmt::format("{}", *artefact.softmax_scale));
+  if (artefact.policy) {
+    writer.metadata("recent_window", std::to_string(artefact.policy->recent));
+    writer.metadata("first_tokens", std::to_string(artefact.policy->sinks));
+  }
   writer.metadata("sigma_convention", "1/sqrt(d)");
   writer.metadata("qjl_scale_convention", "alpha");
   writer.metadata("sign_of_zero", "-1");

@@ -57,6 +57,7 @@ ordered_json manifest_json(const Artefact& artefact) {
                     {"num_q_heads", artefact.num_q_heads},
                     {"key_basis", artefact.key_basis}};
   if (artefact.softmax_scale) json["softmax_scale"] = *artefact.softmax_scale;
+  add_policy(json, artefact.policy);
   json["rotations"] = ordered_json::object();
   for (const auto& [head_dim, rotation] : artefact.rotations) {
     json["rotations"][std::to_string(head_dim)] =

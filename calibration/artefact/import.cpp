@@ -162,6 +162,7 @@ Artefact import_artefact(const std::string& path) {
   artefact.num_q_heads = *tables.num_q_heads;
   artefact.key_basis = *tables.key_basis;
   artefact.softmax_scale = tables.softmax_scale;
+  artefact.policy = tables.policy;
   artefact.provenance = tables.provenance;
   artefact.rotations = resolve<Rotation, RotationKind>(std::move(tables.rotations), tables.seeded_rotations,
                                                        "rotation", rotation_digest, path);
@@ -192,6 +193,7 @@ ImportedTables tables_of(const Artefact& artefact) {
   tables.num_q_heads = artefact.num_q_heads;
   tables.key_basis = artefact.key_basis;
   tables.softmax_scale = artefact.softmax_scale;
+  tables.policy = artefact.policy;
   tables.digest = artefact_digest(artefact);
   tables.provenance = artefact.provenance;
   tables.rotations = artefact.rotations;

@@ -47,6 +47,7 @@ struct ImportedTables {
   std::optional<int> num_q_heads;
   std::optional<std::string> key_basis;
   std::optional<double> softmax_scale;
+  std::optional<CachePolicy> policy;
   std::optional<std::string> digest;  // of the artefact that was exported
   Provenance provenance;
   // By head_dim; an object stands in one of the two maps.

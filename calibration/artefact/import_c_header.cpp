@@ -208,6 +208,10 @@ ImportedTables read_c_header(std::string_view text, const std::string& path) {
   out.provenance.model = header.text_macro("TQ_MODEL");
   out.key_basis = header.text_macro("TQ_KEY_BASIS");
   if (header.has_macro("TQ_SOFTMAX_SCALE")) out.softmax_scale = header.number_macro("TQ_SOFTMAX_SCALE");
+  if (header.has_macro("TQ_RECENT_WINDOW") || header.has_macro("TQ_FIRST_TOKENS")) {
+    out.policy = CachePolicy{.recent = header.macro("TQ_RECENT_WINDOW", 0, kMaxPolicyTokens),
+                             .sinks = header.macro("TQ_FIRST_TOKENS", 0, kMaxPolicyTokens)};
+  }
   const int layers = header.macro("TQ_NUM_LAYERS", 1, static_cast<int>(kMaxLayers));
   for (std::size_t i = 0; i < static_cast<std::size_t>(layers); ++i) {
     ImportedLayer layer;

@@ -126,10 +126,11 @@ std::size_t layer_index(const std::string& name, const JsonNode& node) {
 ImportedTables read_kv_json(const JsonNode& root) {
   ImportedTables tables;
   tables.format = SourceFormat::kv_json;
-  root.collect_unknown({"version", "recipe", "head_size", "num_q_heads", "model_name", "transform_version",
-                        "codebook_version", "artefact_sha256", "sigma_convention", "key_basis",
-                        "softmax_scale", "rotation", "layers", "calibration"},
-                       tables.unknown);
+  root.collect_unknown(
+      {"version", "recipe", "head_size", "num_q_heads", "model_name", "transform_version", "codebook_version",
+       "artefact_sha256", "sigma_convention", "key_basis", "softmax_scale", "recent_window", "first_tokens",
+       "rotation", "layers", "calibration"},
+      tables.unknown);
   root.at("version").integer(1, 1);
   if (const auto sigma = root.find("sigma_convention"); sigma && sigma->text() != "1/sqrt(d)") {
     throw InputError("{}: '1/sqrt(d)', tables for coordinates of unit vectors, is the one known convention",
@@ -145,6 +146,7 @@ ImportedTables read_kv_json(const JsonNode& root) {
     tables.num_q_heads = static_cast<int>(heads->integer(1, kMaxHeads));
   if (const auto basis = root.find("key_basis")) tables.key_basis = basis->text();
   if (const auto scale = root.find("softmax_scale")) tables.softmax_scale = scale->number();
+  tables.policy = read_policy(root);
   std::optional<int> head_size;
   if (const auto size = root.find("head_size")) head_size = static_cast<int>(size->integer(4, kMostDims));
   if (const auto rotation = root.find("rotation")) {

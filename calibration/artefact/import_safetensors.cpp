@@ -78,6 +78,7 @@ class SafetensorsFile {
     }
   }
 
+  bool has_metadata(const std::string& key) const { return metadata_.contains(key); }
   std::optional<std::string> find_metadata(const std::string& key) {
     const auto node = metadata_.extract(key);
     return node ? std::optional(node.mapped()) : std::nullopt;
@@ -311,6 +312,10 @@ ImportedTables read_safetensors(std::string_view bytes, const std::string& path)
       throw InputError("{}: __metadata__: softmax_scale: a number is wanted", path);
     }
     tables.softmax_scale = scale;
+  }
+  if (file.has_metadata("recent_window") || file.has_metadata("first_tokens")) {
+    tables.policy = CachePolicy{.recent = file.integer("recent_window", 0, kMaxPolicyTokens),
+                                .sinks = file.integer("first_tokens", 0, kMaxPolicyTokens)};
   }
   const JsonDocument calibration(file.metadata("calibration"), path + ": __metadata__: calibration");
   tables.provenance = read_calibration(calibration.root(), tables.unknown);

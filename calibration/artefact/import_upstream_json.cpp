@@ -122,10 +122,10 @@ ImportedTables read_export(const fs::path& folder) {
   const JsonNode root = document.root();
   ImportedTables tables;
   tables.format = SourceFormat::upstream_json;
-  root.collect_unknown(
-      {"format", "format_version", "codec", "artefact_sha256", "model_name", "num_q_heads", "key_basis",
-       "softmax_scale", "rotations", "sketches", "layers", "boundaries_are_midpoints", "calibration"},
-      tables.unknown);
+  root.collect_unknown({"format", "format_version", "codec", "artefact_sha256", "model_name", "num_q_heads",
+                        "key_basis", "softmax_scale", "recent_window", "first_tokens", "rotations",
+                        "sketches", "layers", "boundaries_are_midpoints", "calibration"},
+                       tables.unknown);
   if (root.at("format").text() != kUpstreamFormat) {
     throw InputError("{}: '{}' is wanted", root.at("format").where(), kUpstreamFormat);
   }
@@ -136,6 +136,7 @@ ImportedTables read_export(const fs::path& folder) {
   tables.num_q_heads = static_cast<int>(root.at("num_q_heads").integer(1, kMaxHeads));
   tables.key_basis = root.at("key_basis").text();
   if (const auto scale = root.find("softmax_scale")) tables.softmax_scale = scale->number();
+  tables.policy = read_policy(root);
   tables.seeded_rotations = read_seeded_map(root.at("rotations"), tables.unknown);
   tables.seeded_sketches = read_seeded_map(root.at("sketches"), tables.unknown);
   for (const JsonNode& node : root.at("layers").items(kMaxLayers)) {

@@ -1,12 +1,10 @@
 #pragma once
 
-#include <vector>
-
-#include "core/cache_layer.h"
+#include "calibration/artefact/artefact.h"
 
 namespace tq::c_api {
 
-// The layers of an artefact's file. Throws as read_artefact() does.
-std::vector<CacheLayer> read_layers(const char* path);
+// read_artefact(), from any thread.
+Artefact read_artefact_file(const char* path);
 
 }  // namespace tq::c_api

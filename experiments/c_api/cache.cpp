@@ -3,6 +3,7 @@
 #include <mutex>
 #include <shared_mutex>
 
+#include "calibration/artefact/cache_layers.h"
 #include "core/error.h"
 #include "core/kv_cache.h"
 #include "experiments/c_api/artefact_file.h"
@@ -48,6 +49,12 @@ std::unique_ptr<tq_cache> make_cache(std::vector<CacheLayer> layers, const tq_ca
   made->device =
       std::make_unique<gpu::GpuKvCache>(*gpu->context, std::move(layers), policy, batch, made->stream);
   return made;
+}
+
+// The artefact's, else the usual one.
+tq_cache_policy policy_of(const Artefact& artefact) {
+  const CachePolicy policy = artefact.policy.value_or(CachePolicy());
+  return {policy.recent, policy.sinks, policy.flush_block};
 }
 
 CacheLayer layer_of(const tq_cache_layer& from) {
@@ -151,7 +158,17 @@ int tq_cache_from_artefact(const char* path, const tq_cache_policy* policy, int 
                            void* stream, tq_cache** cache) {
   return guarded([&] {
     require(cache, "cache");
-    *cache = make_cache(read_layers(path), policy, batch, gpu, stream).release();
+    const tq::Artefact artefact = read_artefact_file(path);
+    const tq_cache_policy own = policy_of(artefact);
+    *cache = make_cache(tq::cache_layers(artefact), policy != nullptr ? policy : &own, batch, gpu, stream)
+                 .release();
+  });
+}
+
+int tq_artefact_policy(const char* path, tq_cache_policy* policy) {
+  return guarded([&] {
+    require(policy, "policy");
+    *policy = policy_of(read_artefact_file(path));
   });
 }
 

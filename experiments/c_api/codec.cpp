@@ -94,12 +94,12 @@ void sketch_matrix(const Sketch& sketch, float* out) {
 
 }  // namespace
 
-std::vector<CacheLayer> read_layers(const char* path) {
+Artefact read_artefact_file(const char* path) {
   // HDF5 may be a build without locks of its own.
   static std::mutex mutex;
   require(path, "path");
   const std::scoped_lock lock(mutex);
-  return cache_layers(read_artefact(path));
+  return read_artefact(path);
 }
 
 const tq_codec& checked(const tq_codec* codec, std::size_t heads) {
@@ -195,7 +195,7 @@ int tq_codec_from_artefact(const char* path, int layer, int side, tq_codec** cod
   return guarded([&] {
     require(codec, "codec");
     check_side(side);
-    std::vector<tq::CacheLayer> layers = read_layers(path);
+    std::vector<tq::CacheLayer> layers = tq::cache_layers(read_artefact_file(path));
     if (layer < 0 || static_cast<std::size_t>(layer) >= layers.size()) {
       throw tq::UsageError("{}: there is no layer {}; it has {}, counted from 0", path, layer, layers.size());
     }

@@ -166,9 +166,11 @@ typedef struct tq_cache_policy {
  * ordered with it by events, both ways. */
 TQ_API int tq_cache_create(const tq_cache_layer* layers, size_t count, const tq_cache_policy* policy,
                            int batch, tq_gpu* gpu, void* stream, tq_cache** cache);
-/* All layers of an artefact. */
+/* All layers of an artefact. policy null: the one that tq_artefact_policy() gives. */
 TQ_API int tq_cache_from_artefact(const char* path, const tq_cache_policy* policy, int batch, tq_gpu* gpu,
                                   void* stream, tq_cache** cache);
+/* Which tokens the artefact was made to keep; the usual policy where it does not say. */
+TQ_API int tq_artefact_policy(const char* path, tq_cache_policy* policy);
 TQ_API void tq_cache_destroy(tq_cache* cache);
 
 /* Any may be null. */

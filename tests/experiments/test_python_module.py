@@ -342,6 +342,26 @@ class Artefacts(unittest.TestCase):
         other.append(k, k)
         np.testing.assert_array_equal(cache.attend(q, layer=1), other.attend(q))
 
+    def test_a_cache_keeps_what_the_artefact_says(self):
+        path, k, q = os.path.join(self.folder.name, "kept.tq.h5"), normal(100, 2, 128), normal(4, 128)
+        capture = os.path.join(self.folder.name, "capture.kv.h5")
+        TQ.run("schedule", "--capture", capture, "--budget", 400, "--out", path, "--recent-window", 16,
+               "--first-tokens", 3)
+        attended = {}
+        for name, options, quantised in (("artefact's", {}, 81), ("same", dict(recent=16, sinks=3), 81),
+                                         ("window", dict(recent=8), 89), ("sinks", dict(sinks=0), 84)):
+            cache = tq.KvCache.from_artefact(path, **options)
+            cache.append(k, k)
+            self.assertEqual(cache.quantised(), quantised, name)
+            attended[name] = cache.attend(q)
+        np.testing.assert_array_equal(attended["artefact's"], attended["same"])
+        without = tq.KvCache.from_artefact(self.paths["mse"])
+        self.assertEqual((without.recent, without.sinks), (128, 0))
+        library, made = ctypes.CDLL(LIBRARY), ctypes.c_void_p()
+        self.assertEqual(library.tq_cache_from_artefact(os.fsencode(path), None, 1, None, None, ctypes.byref(made)), 0)
+        library.tq_cache_destroy(made)
+        self.assertEqual(library.tq_artefact_policy(os.fsencode(path), None), 2)
+
     def test_a_codec_with_tables_by_head(self):
         codec = tq.KeyCodec.from_artefact(self.paths["prod"], 0)
         if codec.heads == 1:

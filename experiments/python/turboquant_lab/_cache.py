@@ -49,8 +49,12 @@ class KvCache:
         self._make("tq_cache_create", (array, len(layers)), recent, sinks, flush_block, batch, device, stream)
 
     @classmethod
-    def from_artefact(cls, path, recent=128, sinks=0, flush_block=1, batch=1, device=None, stream=None):
-        """All layers of a *.tq.h5."""
+    def from_artefact(cls, path, recent=None, sinks=None, flush_block=1, batch=1, device=None, stream=None):
+        """All layers of a *.tq.h5. recent, sinks None: as the artefact says, else 128 and 0."""
+        policy = CachePolicy()
+        call("tq_artefact_policy", file_name(path), ctypes.byref(policy))
+        recent = policy.recent if recent is None else recent
+        sinks = policy.sinks if sinks is None else sinks
         cache = cls.__new__(cls)
         cache._make("tq_cache_from_artefact", (file_name(path),), recent, sinks, flush_block, batch, device, stream)
         return cache
@@ -65,6 +69,7 @@ class KvCache:
         layers, found_batch = ctypes.c_int(), ctypes.c_int()
         call("tq_cache_describe", self._handle, ctypes.byref(layers), ctypes.byref(found_batch), None)
         self.layers, self.batch = layers.value, found_batch.value
+        self.recent, self.sinks = policy.recent, policy.sinks
         self._shapes = [self._shape(layer) for layer in range(self.layers)]
 
     def _shape(self, layer):

@@ -94,6 +94,7 @@ def _prototypes():
         "tq_encode_device": [pointer, pointer, pointer, number, size, size, rows, pointer],
         "tq_decode_device": [pointer, pointer, rows, size, size, pointer, number, pointer],
         "tq_cache_create": [ctypes.POINTER(CacheLayer), size, policy, number, pointer, pointer, made],
+        "tq_artefact_policy": [text, policy],
         "tq_cache_from_artefact": [text, policy, number, pointer, pointer, made],
         "tq_cache_describe": [pointer, numbers, numbers, policy],
         "tq_cache_layer_shape": [pointer, number, numbers, numbers],

@@ -113,6 +113,9 @@ Artefact random_artefact(std::uint64_t seed) {
       artefact.sketches.emplace(head_dim, Sketch::make(sketch, head_dim, object_seed));
     }
   }
+  if (sampler.coin()) {
+    artefact.policy = CachePolicy{.recent = sampler.below(300), .sinks = sampler.below(9), .flush_block = 1};
+  }
   return artefact;
 }
 
@@ -146,7 +149,7 @@ bool same_content(const Artefact& a, const Artefact& b) {
            x.key_gate == y.key_gate && x.value_gate == y.value_gate;
   };
   return a.num_q_heads == b.num_q_heads && a.key_basis == b.key_basis && a.softmax_scale == b.softmax_scale &&
-         a.provenance == b.provenance && same_objects(a.rotations, b.rotations, rotation_digest) &&
+         a.policy == b.policy && a.provenance == b.provenance && same_objects(a.rotations, b.rotations, rotation_digest) &&
          same_objects(a.sketches, b.sketches, sketch_digest) &&
          std::equal(a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(), same_layer);
 }

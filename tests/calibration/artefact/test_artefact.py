@@ -68,6 +68,27 @@ class HostileArtefactTest(unittest.TestCase):
     def test_the_master_itself_is_read(self):
         self.assertEqual(self.read(self.master()).stdout, "ok\n")
 
+    def test_a_file_from_before_policies_is_read(self):
+        old = os.path.join(os.path.dirname(os.path.abspath(__file__)), "version_1.tq.h5")
+        self.assertEqual(self.read(old).stdout, "ok\n")
+
+    def test_policy(self):
+        def policy(recent, first):
+            def change(file):
+                for name, value in (("recent_window", recent), ("first_tokens", first)):
+                    if name in file.attrs:
+                        del file.attrs[name]
+                    if value is not None:
+                        file.attrs[name] = value
+
+            return change
+
+        self.assert_refused(policy(None, 4), "recent_window")
+        self.assert_refused(policy(64, None), "first_tokens")
+        self.assert_refused(policy(-1, 4), "recent_window")
+        self.assert_refused(policy(2**40, 4), "recent_window")
+        self.assert_refused(policy(64, 10**6), "digest")
+
     def test_root(self):
         self.assert_refused(lambda f: f.attrs.__setitem__("format", "kv-capture"), "not an artefact")
         self.assert_refused(lambda f: f.attrs.__delitem__("format"), "not an artefact")

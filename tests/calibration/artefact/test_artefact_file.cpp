@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "calibration/artefact/artefact.h"
+#include "calibration/artefact/digest.h"
 #include "calibration/artefact/table_checks.h"
 #include "core/error.h"
 #include "tests/calibration/artefact/artefact_samples.h"
@@ -44,6 +45,21 @@ TEST_CASE("an artefact that cannot be written leaves nothing, and the old file a
   CHECK(tq::test::read_text(folder / "a") == before);
   CHECK(std::distance(std::filesystem::directory_iterator(folder / ""), {}) == 1);
   CHECK_THROWS_AS(tq::write_artefact(plain_artefact(), folder / "none/a"), tq::SystemError);
+}
+
+TEST_CASE("a policy is kept, and refused where no cache could have it") {
+  const TemporaryFolder folder;
+  tq::Artefact artefact = plain_artefact();
+  const std::string without = tq::artefact_digest(artefact);
+  artefact.policy = tq::CachePolicy{.recent = 64, .sinks = 4, .flush_block = 1};
+  CHECK(tq::artefact_digest(artefact) != without);
+  tq::write_artefact(artefact, folder / "a");
+  CHECK(tq::read_artefact(folder / "a").policy == artefact.policy);
+  for (const tq::CachePolicy bad :
+       {tq::CachePolicy{-1, 0, 1}, tq::CachePolicy{0, (1 << 24) + 1, 1}, tq::CachePolicy{128, 0, 2}}) {
+    artefact.policy = bad;
+    CHECK_THROWS_AS(tq::write_artefact(artefact, folder / "b"), tq::InputError);
+  }
 }
 
 TEST_CASE("a file that is not a whole artefact is an input error of one line") {

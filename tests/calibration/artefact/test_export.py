@@ -160,6 +160,9 @@ class ExportTest(unittest.TestCase):
                         out += integer(side.bits)
                         for name in side.names:
                             out += field(side.rows[name][row].astype("<f4").tobytes())
+            if "recent_window" in master.attrs:
+                out += field(b"policy")
+                out += integer(int(master.attrs["recent_window"])) + integer(int(master.attrs["first_tokens"]))
             self.assertEqual(text(master.attrs["sha256"]), hashlib.sha256(out).hexdigest())
 
     def test_upstream_json(self):
@@ -194,6 +197,8 @@ class ExportTest(unittest.TestCase):
             self.assertEqual(data["version"], 1)
             self.assertEqual(data["sigma_convention"], "1/sqrt(d)")
             self.assertEqual(data["artefact_sha256"], text(master.attrs["sha256"]))
+            for name in ("recent_window", "first_tokens"):
+                self.assertEqual(data.get(name), master.attrs.get(name))
             for name in ("recipe", "model_name", "transform_version", "codebook_version", "key_basis"):
                 self.assertIn(name, data)
             for index, layer, keys, values in self.layers(master):
@@ -227,6 +232,8 @@ class ExportTest(unittest.TestCase):
             metadata, tensors = read_safetensors(os.path.join(folder, "tables.safetensors"))
             self.assertTrue(all(isinstance(value, str) for value in metadata.values()))
             self.assertEqual(metadata["artefact_sha256"], text(master.attrs["sha256"]))
+            for name in ("recent_window", "first_tokens"):
+                self.assertEqual(metadata.get(name), str(master.attrs[name]) if name in master.attrs else None)
             for index, layer, keys, values in self.layers(master):
                 for side, letter in ((keys, "k"), (values, "v")):
                     for name in side.names if side else []:
