@@ -41,9 +41,8 @@ Estimate mean_over_seeds(const std::vector<Estimate>& seeds) {
   const double n = static_cast<double>(seeds.size());
   double mean = 0, squares = 0;
   for (const Estimate& seed : seeds) mean += seed.mean / n;
-  const bool the_same = std::all_of(seeds.begin(), seeds.end(), [&](const Estimate& seed) {
-    return !seed.half_width && seed.mean == seeds.front().mean;
-  });
+  const bool the_same = std::all_of(seeds.begin(), seeds.end(),
+                                    [&](const Estimate& seed) { return seed.mean == seeds.front().mean; });
   if (the_same) return seeds.front();
   for (const Estimate& seed : seeds) squares += (seed.mean - mean) * (seed.mean - mean);
   const double t = boost::math::quantile(boost::math::students_t(n - 1), 0.975);
@@ -73,11 +72,17 @@ std::vector<AveragedRow> average_over_seeds(const std::vector<const ResultRow*>&
 }
 
 std::string to_string(const Estimate& estimate, std::string_view sign) {
+  if (!estimate.half_width) {
+    const bool nearly_one = estimate.mean > 0.999 && estimate.mean < 1;
+    return nearly_one ? fmt::format("{:.8f}", estimate.mean) : fmt::format("{:.6g}", estimate.mean);
+  }
   constexpr int kMostDecimals = 8;
-  const double width = estimate.half_width.value_or(0);
-  const int decimals =
-      width > 0 ? std::clamp(1 - static_cast<int>(std::floor(std::log10(width))), 1, kMostDecimals) : 5;
-  if (!estimate.half_width) return fmt::format("{:.{}f}", estimate.mean, decimals);
+  const double width = *estimate.half_width;
+  if (width == 0) return fmt::format("{:.6g} {} 0", estimate.mean, sign);
+  constexpr double kSmall = 1e-4;
+  if (estimate.mean != 0 && std::fabs(estimate.mean) < kSmall)
+    return fmt::format("{:.3e} {} {:.1e}", estimate.mean, sign, width);
+  const int decimals = std::clamp(1 - static_cast<int>(std::floor(std::log10(width))), 1, kMostDecimals);
   return fmt::format("{:.{}f} {} {:.{}f}", estimate.mean, decimals, sign, width, decimals);
 }
 

@@ -19,11 +19,12 @@ struct AveragedRow {
 // In the order of the rows.
 std::vector<AveragedRow> average_over_seeds(const std::vector<const ResultRow*>& rows);
 
-// The mean of several seeds with Student's 95 % interval over them; none for plain numbers that are the same
-// for every seed, such as bytes. One seed keeps its own half-width.
+// The mean of several seeds with Student's 95 % interval over them. One seed, and what is the same for every
+// seed (as bytes are), keeps its own half-width.
 Estimate mean_over_seeds(const std::vector<Estimate>& seeds);
 
-// As many decimals as show the half-width with two digits: "0.9329 +- 0.0011" with "+-" for `sign`.
+// As many decimals as show the half-width with two digits: "0.9329 +- 0.0011" with "+-" for `sign`; what
+// has none, and small numbers, by their first digits.
 std::string to_string(const Estimate& estimate, std::string_view sign);
 
 }  // namespace tq

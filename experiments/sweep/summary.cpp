@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/math/distributions/students_t.hpp>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
-#include "experiments/sweep/averaged_rows.h"
 #include "experiments/sweep/metric_columns.h"
 #include "experiments/table.h"
 
@@ -22,18 +23,39 @@ struct Row {
   std::vector<Json> lines;
 };
 
+struct Estimate {
+  double mean;
+  std::optional<double> half_width;
+};
+
 std::optional<Estimate> estimate(const Row& row, const char* metric) {
-  std::vector<Estimate> seeds;
+  std::vector<double> means;
+  std::optional<double> own;
   for (const Json& line : row.lines) {
     const auto found = line["metrics"].find(metric);
     if (found == line["metrics"].end() || (*found)["mean"].is_null()) return std::nullopt;
-    Estimate& seed = seeds.emplace_back(Estimate{(*found)["mean"].get<double>(), std::nullopt});
-    if (!(*found)["half_width"].is_null()) seed.half_width = (*found)["half_width"].get<double>();
+    means.push_back((*found)["mean"].get<double>());
+    if (!(*found)["half_width"].is_null()) own = (*found)["half_width"].get<double>();
   }
-  return mean_over_seeds(seeds);
+  const double n = static_cast<double>(means.size());
+  double mean = 0, squares = 0;
+  for (const double value : means) mean += value / n;
+  if (means.size() < 2) return Estimate{mean, own};
+  for (const double value : means) squares += (value - mean) * (value - mean);
+  const double t = boost::math::quantile(boost::math::students_t(n - 1), 0.975);
+  return Estimate{mean, t * std::sqrt(squares / (n - 1) / n)};
 }
 
-std::string cell(const std::optional<Estimate>& value) { return value ? to_string(*value, "+-") : "-"; }
+// As many decimals as show the half-width with two digits.
+std::string cell(const std::optional<Estimate>& estimate) {
+  if (!estimate) return "-";
+  constexpr int kMostDecimals = 8;
+  const double width = estimate->half_width.value_or(0);
+  const int decimals =
+      width > 0 ? std::clamp(1 - static_cast<int>(std::floor(std::log10(width))), 1, kMostDecimals) : 5;
+  if (!estimate->half_width) return fmt::format("{:.{}f}", estimate->mean, decimals);
+  return fmt::format("{:.{}f} +- {:.{}f}", estimate->mean, decimals, width, decimals);
+}
 
 std::vector<Row> collect(const SweepPlan& plan, const std::map<std::string, std::string>& lines) {
   std::vector<Row> rows;
