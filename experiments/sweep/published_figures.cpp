@@ -55,8 +55,8 @@ class FigureReader {
       } catch (const UsageError& error) {
         throw InputError("{}: {}", place_, error.what());
       }
-      if (!value.is_string() && !value.is_number()) {
-        throw InputError("{}: '{}' is neither text nor number", place_, axis);
+      if (!value.is_string() && !value.is_number() && !value.is_null()) {
+        throw InputError("{}: '{}' is neither text nor number nor null", place_, axis);
       }
     }
     return entry_["where"];
@@ -80,7 +80,11 @@ class FigureReader {
   const Json& entry_;
 };
 
-std::string text_of(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+// As ResultRow::axis() has it.
+std::string text_of(const Json& value) {
+  if (value.is_null()) return "";
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
 
 std::vector<const AveragedRow*> rows_of(const PublishedFigure& figure, const std::vector<AveragedRow>& rows) {
   std::vector<const AveragedRow*> matching;
@@ -169,7 +173,7 @@ std::vector<ComparedFigure> compare_with_published(const std::string& path,
 std::string describe_where(const PublishedFigure& figure) {
   std::string text;
   for (const auto& [axis, value] : figure.where.items()) {
-    text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis, text_of(value));
+    if (!value.is_null()) text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis, text_of(value));
   }
   return text;
 }

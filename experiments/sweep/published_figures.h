@@ -11,8 +11,9 @@ namespace tq {
 
 // A figure that somebody published for a configuration that a sweep measures.
 struct PublishedFigure {
-  nlohmann::ordered_json where;  // axes and their values, enough of them to name one configuration
-  std::string metric;            // as in result lines, also bytes_per_token and its like
+  // Axes and their values, null for an axis that the configuration does not have; enough of them to name one.
+  nlohmann::ordered_json where;
+  std::string metric;  // as in result lines, also bytes_per_token and its like
   double value;
   double allowed;  // how far ours may be off
   std::string source;

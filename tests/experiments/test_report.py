@@ -237,6 +237,8 @@ class ReportTest(unittest.TestCase):
         self.assertEqual((row["verdict"], row["note"]), ("differs, see note", "another | experiment"))
 
     def test_published_bytes_and_relative_tolerance(self):
+        fp16 = FIGURE | {"where": {"d": 64, "value-bits": None}, "metric": "bytes_per_token", "value": 128, "tolerance": 0}
+        self.assertEqual(self.published([fp16], 0)[0]["configuration"], "d=64")
         size = self.rows()["group", "2"][0]["bytes_per_token"]
         figure = FIGURE | {"metric": "bytes_per_token", "value": size, "tolerance": 0}
         self.assertEqual(self.published([figure], 0)[0]["verdict"], "within")
@@ -269,7 +271,7 @@ class ReportTest(unittest.TestCase):
         bad = {"is no JSON": "[{", "is no array": "{}", "no array of figures": "[]", "figure 1 is no object": "[3]"}
         for part, figure in (("did you mean 'tolerance'", FIGURE | {"tolerence": 1}), ("'where' is no", without("where")),
                              ("'where'", FIGURE | {"where": {}}), ("did you mean 'value-bits'", FIGURE | {"where": {"value-bit": 2}}),
-                             ("'d' is neither", FIGURE | {"where": {"d": None}}), ("'metric' is no text", without("metric")),
+                             ("'d' is neither", FIGURE | {"where": {"d": True}}), ("'metric' is no text", without("metric")),
                              ("'value' is no number", FIGURE | {"value": "0.9"}), ("'value' is no number", without("value")),
                              ("either 'tolerance' or", without("tolerance")),
                              ("either 'tolerance' or ", FIGURE | {"relative_tolerance": 1}),
