@@ -22,6 +22,7 @@ ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_jit(const Arguments& arguments);
 ExitCode run_lint(const Arguments& arguments);
 ExitCode run_plot(const Arguments& arguments);
+ExitCode run_report(const Arguments& arguments);
 ExitCode run_schedule(const Arguments& arguments);
 ExitCode run_sensitivity(const Arguments& arguments);
 ExitCode run_sweep(const Arguments& arguments);

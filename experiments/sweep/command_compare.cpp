@@ -36,6 +36,7 @@ const char* to_string(Verdict verdict) {
 
 struct Difference {
   std::string metric;
+  std::optional<int> layer;      // none: of all layers
   std::optional<Estimate> a, b;  // none where it could not be measured
   double allowed = 0;
   Verdict verdict = Verdict::differs;
@@ -85,12 +86,13 @@ Verdict verdict(Better better, double a, double b, double allowed) {
   return -harm > allowed ? Verdict::better : Verdict::differs;
 }
 
-std::optional<Difference> difference(const std::string& metric, const ResultRow& a, const ResultRow& b) {
-  const auto in_a = a.values.find(metric), in_b = b.values.find(metric);
+std::optional<Difference> difference(const std::string& metric, const ResultValues& a,
+                                     const ResultValues& b) {
+  const auto in_a = a.find(metric), in_b = b.find(metric);
   Difference result;
   result.metric = metric;
-  if (in_a != a.values.end()) result.a = in_a->second;
-  if (in_b != b.values.end()) result.b = in_b->second;
+  if (in_a != a.end()) result.a = in_a->second;
+  if (in_b != b.end()) result.b = in_b->second;
   if (!result.a && !result.b) return std::nullopt;
   if (!result.a || !result.b) {  // not measured, or not a number any more
     result.verdict = result.a ? Verdict::worse : Verdict::better;
@@ -100,6 +102,20 @@ std::optional<Difference> difference(const std::string& metric, const ResultRow&
   if (!(std::fabs(result.b->mean - result.a->mean) > result.allowed)) return std::nullopt;
   result.verdict = verdict(result_metric(metric).better, result.a->mean, result.b->mean, result.allowed);
   return result;
+}
+
+// A layer can differ where the mean over all of them does not.
+void add_layer_differences(const std::string& metric, const ResultRow& a, const ResultRow& b,
+                           std::vector<Difference>& list) {
+  for (const LayerValues& layer : a.layers) {
+    const auto other = std::find_if(b.layers.begin(), b.layers.end(),
+                                    [&](const LayerValues& each) { return each.layer == layer.layer; });
+    if (other == b.layers.end()) continue;
+    if (auto found = difference(metric, layer.values, other->values)) {
+      found->layer = layer.layer;
+      list.push_back(*found);
+    }
+  }
 }
 
 std::vector<Difference> differences(const ResultRow& a, const ResultRow& b) {
@@ -112,7 +128,11 @@ std::vector<Difference> differences(const ResultRow& a, const ResultRow& b) {
   }
   std::vector<Difference> list;
   for (const std::string& metric : metrics) {
-    if (auto found = difference(metric, a, b)) list.push_back(*found);
+    if (auto found = difference(metric, a.values, b.values)) {
+      list.push_back(*found);
+    } else {
+      add_layer_differences(metric, a, b, list);
+    }
   }
   return list;
 }
@@ -159,6 +179,7 @@ Json to_json(const Comparison& comparison) {
     Json metrics = Json::array();
     for (const Difference& difference : row.differences) {
       metrics.push_back({{"metric", difference.metric},
+                         {"layer", difference.layer ? Json(*difference.layer) : Json(nullptr)},
                          {"a", to_json(difference.a)},
                          {"b", to_json(difference.b)},
                          {"allowed", difference.allowed},
@@ -201,13 +222,17 @@ void print_text(const Comparison& comparison, const std::vector<std::string>& va
   if (!comparison.changed.empty()) {
     fmt::print(
         "Shown: means further apart than their 95 % half-widths, taken together as the root of the sum of\n"
-        "squares, and than one part in a million; numbers without a half-width by the latter alone.\n\n");
+        "squares, and than one part in a million; numbers without a half-width by the latter alone. Layers "
+        "are\n"
+        "shown where the mean over all of them does not differ.\n\n");
     Table table({"configuration", "metric", "A", "B", "B is"});
     for (const ChangedRow& row : comparison.changed) {
       std::string name = label(*row.row, varying);
       for (const Difference& difference : row.differences) {
-        table.row(
-            {name, difference.metric, cell(difference.a), cell(difference.b), to_string(difference.verdict)});
+        const std::string metric = difference.layer
+                                       ? fmt::format("{}, layer {}", difference.metric, *difference.layer)
+                                       : difference.metric;
+        table.row({name, metric, cell(difference.a), cell(difference.b), to_string(difference.verdict)});
         name.clear();
       }
     }

@@ -1,11 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <filesystem>
 #include <set>
 
-#include "calibration/codecs/registry.h"
 #include "core/error.h"
 #include "datasets/atomic_file.h"
 #include "experiments/command_line.h"
@@ -13,8 +10,7 @@
 #include "experiments/gnuplot.h"
 #include "experiments/nearest_name.h"
 #include "experiments/sweep/axes.h"
-#include "experiments/sweep/pareto_plot.h"
-#include "experiments/sweep/result_rows.h"
+#include "experiments/sweep/result_plots.h"
 #include "experiments/table.h"
 
 namespace tq {
@@ -26,18 +22,13 @@ using Json = nlohmann::ordered_json;
 using Rows = std::vector<const ResultRow*>;
 using TextList = std::vector<std::string>;
 
-// Configurations that differ in their seed alone.
-struct Candidate {
-  const ResultRow* row;  // the first of them
-  std::size_t seeds = 0;
-  double x = 0, y = 0;  // means over seeds
-};
+enum class PlotKind { pareto, layers, alpha };
 
-PlotFormat format_of(const std::string& path) {
-  const std::string extension = std::filesystem::path(path).extension().string();
-  if (extension == ".svg") return PlotFormat::svg;
-  if (extension == ".png") return PlotFormat::png;
-  throw UsageError("--out {} ends in neither .svg nor .png", path);
+PlotKind kind_named(const std::string& name) {
+  if (name == "pareto") return PlotKind::pareto;
+  if (name == "layers") return PlotKind::layers;
+  if (name == "alpha") return PlotKind::alpha;
+  throw UsageError("--kind '{}' is unknown; choose one of: pareto, layers, alpha", name);
 }
 
 std::string x_key(const std::string& name) {
@@ -46,23 +37,25 @@ std::string x_key(const std::string& name) {
   throw UsageError("--x '{}' is unknown; choose one of: bytes, padded", name);
 }
 
-// The metrics that some row with bytes has.
-TextList measured_metrics(const std::vector<ResultRow>& rows, const std::string& x) {
-  TextList names;
-  for (const MetricInfo& metric : result_metrics()) {
-    if (metric.key.find("bytes") != std::string::npos || metric.key.find("compression") != std::string::npos)
-      continue;
-    if (std::any_of(rows.begin(), rows.end(), [&](const ResultRow& row) {
-          return row.values.contains(x) && row.values.contains(metric.key);
-        }))
-      names.push_back(metric.key);
+// What a row offers for such a plot: its metrics, or those of its layers.
+TextList metrics_of(const ResultRow& row, PlotKind kind, const std::string& x) {
+  switch (kind) {
+    case PlotKind::pareto:
+      return row.values.contains(x) ? plottable_metrics(row.values) : TextList();
+    case PlotKind::layers:
+      return row.layers.empty() ? TextList() : plottable_metrics(row.layers.front().values);
+    case PlotKind::alpha:
+      return row.axis("alpha").empty() ? TextList() : plottable_metrics(row.values);
   }
-  return names;
+  return {};
 }
 
-std::string y_key(const CommandLine& line, const TextList& measured) {
+std::string y_key(const CommandLine& line, PlotKind kind, const TextList& measured) {
   if (!line.given("y")) {
-    for (const char* name : {"output_error", "softmax_kl", "value_relative_mse"}) {
+    const TextList preferred = kind == PlotKind::alpha ? TextList{"softmax_kl", "key_relative_mse"}
+                                                       : TextList{"output_error", "softmax_kl",
+                                                                  "value_relative_mse", "key_relative_mse"};
+    for (const std::string& name : preferred) {
       if (std::find(measured.begin(), measured.end(), name) != measured.end()) return name;
     }
     return measured.front();
@@ -92,10 +85,10 @@ Rows chosen_rows(const CommandLine& line, const std::vector<ResultRow>& rows) {
 }
 
 // A front over several inputs would say nothing of any of them.
-void require_one_input(const Rows& rows) {
+void require_one_input(const std::vector<AveragedRow>& rows) {
   for (const Axis axis : {Axis::source, Axis::d, Axis::rows, Axis::queries}) {
     std::set<std::string> values;
-    for (const ResultRow* row : rows) values.insert(row->axis(info(axis).name));
+    for (const AveragedRow& row : rows) values.insert(row.row.axis(info(axis).name));
     if (values.size() > 1) {
       throw UsageError("the results are of several inputs; choose one with --only {}={}", info(axis).name,
                        *values.rbegin());
@@ -103,184 +96,199 @@ void require_one_input(const Rows& rows) {
   }
 }
 
-std::vector<Candidate> average_over_seeds(const Rows& rows, const std::string& x, const MetricInfo& y) {
-  std::vector<Candidate> candidates;
-  std::map<std::string, std::size_t> index;
-  for (const ResultRow* row : rows) {
-    const auto at_x = row->values.find(x), at_y = row->values.find(y.key);
-    if (at_x == row->values.end() || at_y == row->values.end()) continue;
-    Json without_seed = row->configuration;
-    without_seed.erase(info(Axis::seed).name);
-    const auto [place, is_new] = index.emplace(row->capture_sha256 + without_seed.dump(), candidates.size());
-    if (is_new) candidates.push_back({row});
-    Candidate& candidate = candidates[place->second];
-    ++candidate.seeds;
-    candidate.x += at_x->second.mean;
-    candidate.y += at_y->second.mean;
-  }
-  for (Candidate& candidate : candidates) {
-    candidate.x /= static_cast<double>(candidate.seeds);
-    candidate.y /= static_cast<double>(candidate.seeds);
-    if (y.better == Better::nearer_zero) candidate.y = std::fabs(candidate.y);
-  }
-  return candidates;
+void require_few(std::size_t count, std::size_t most, const char* what, const TextList& varying) {
+  if (count <= most) return;
+  std::string names;
+  for (const std::string& axis : varying) names += (names.empty() ? "" : ", ") + axis;
+  throw UsageError("{} {} are more than the {} that a plot can show; choose with --only, by {}", count, what,
+                   most, names);
 }
 
-std::string side(const ResultRow& row, const char* name, const char* mode_axis) {
-  const std::string mode = row.axis(mode_axis);
-  return fmt::format("{} {}", name, mode.empty() || mode == kNone ? "exact" : mode);
+Json to_json(const PlotPoint& point) {
+  return {{"x", point.x}, {"y", point.y}, {"half_width", point.half_width}};
 }
 
-// Baselines are one group: a mark each would leave none for the codecs.
-std::string group_of(const ResultRow& row) {
-  const auto mode = [&](const char* axis) {
-    const std::string name = row.axis(axis);
-    if (name.empty() || name == kNone) return std::string("exact");
-    const StorageCodec* codec = storage_codec_named(name);
-    return codec != nullptr && codec->baseline() ? std::string("baseline") : name;
-  };
-  const std::string keys = mode("key-mode"), values = mode("value-mode");
-  return keys == "baseline" && values == "baseline" ? "baselines" : "keys " + keys + ", values " + values;
-}
-
-// As in "keys prod 3 orthogonal mse, values group 2/32, nc": what of it varies.
-std::string label_of(const ResultRow& row, const TextList& varying) {
-  std::string keys = side(row, "keys", "key-mode"), values = side(row, "values", "value-mode"), rest;
-  if (const std::string bits = row.axis("key-bits"); !bits.empty()) keys += " " + bits;
-  if (const std::string bits = row.axis("value-bits"); !bits.empty()) values += " " + bits;
-  for (const std::string& axis : varying) {
-    const std::string value = row.axis(axis);
-    if (value.empty() || axis == "key-mode" || axis == "key-bits" || axis == "value-mode" ||
-        axis == "value-bits" || axis == "seed")
-      continue;
-    if (axis == "sketch" || axis == "alpha") {
-      keys += " " + value;
-    } else if (axis == "group-size") {
-      values += "/" + value;
-    } else {
-      rest += fmt::format(", {} {}", axis, value);
-    }
-  }
-  return keys + ", " + values + rest;
-}
-
-std::string y_title(const MetricInfo& metric) {
-  std::string title = metric.better == Better::nearer_zero ? "|" + metric.title + "|" : metric.title;
-  if (metric.key == "softmax_kl") {
-    title += " (nats)";
-  } else if (metric.key == "top1_agreement") {
-    title += " (share of queries)";
-  }
-  switch (metric.better) {
-    case Better::lower:
-    case Better::nearer_zero:
-      return title + ": lower is better";
-    case Better::higher:
-      return title + ": higher is better";
-    case Better::unknown:
-      break;
-  }
-  return title;
-}
-
-std::string title_of(const std::vector<Candidate>& candidates) {
-  const ResultRow& row = *candidates.front().row;
-  std::string title = fmt::format("{} configurations on {}", candidates.size(), row.axis("source"));
-  if (const std::string d = row.axis("d"); !d.empty()) title += ", d = " + d;
-  std::set<std::size_t> seeds;
-  for (const Candidate& candidate : candidates) seeds.insert(candidate.seeds);
-  if (*seeds.rbegin() > 1) title += fmt::format(", means of up to {} seeds", *seeds.rbegin());
-  return title;
-}
-
-ParetoPlot make_plot(const std::vector<Candidate>& candidates, const std::string& x, const MetricInfo& y) {
-  Rows rows;
-  for (const Candidate& candidate : candidates) rows.push_back(candidate.row);
-  const TextList varying = varying_axes(rows);
-  ParetoPlot plot;
-  plot.title = title_of(candidates);
-  const bool padded = x == "padded_bytes_per_token";
-  plot.x_title = fmt::format("KV cache, bytes a token{} (what is quantised, all layers and heads)",
-                             padded ? ", key indices at no fewer than 4 bits" : "");
-  plot.y_title = y_title(y);
-  plot.x_name = "bytes";
-  plot.y_name = y.better == Better::nearer_zero ? "|y|" : "y";
-  plot.less_is_better = y.better != Better::higher;
-  for (const Candidate& candidate : candidates) {
-    const std::string group = group_of(*candidate.row);
-    auto place = std::find(plot.groups.begin(), plot.groups.end(), group);
-    if (place == plot.groups.end()) place = plot.groups.insert(place, group);
-    plot.points.push_back({candidate.x, candidate.y, static_cast<std::size_t>(place - plot.groups.begin()),
-                           label_of(*candidate.row, varying)});
-  }
-  return plot;
-}
-
-void print_json(const ParetoPlot& plot, const std::vector<Candidate>& candidates, const std::string& x,
-                const std::string& y) {
-  const std::vector<std::size_t> front = plot.front();
+Json to_json(const ParetoPlot& plot, const std::vector<AveragedRow>& rows) {
   Json points = Json::array(), on_front = Json::array();
-  for (const std::size_t index : front) on_front.push_back(index);
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    Json configuration = candidates[i].row->configuration;
-    configuration.erase(info(Axis::seed).name);
-    points.push_back({{"x", candidates[i].x},
-                      {"y", candidates[i].y},
-                      {"seeds", candidates[i].seeds},
-                      {"label", plot.points[i].label},
-                      {"configuration", configuration}});
+  for (const std::size_t index : plot.front()) on_front.push_back(index);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    Json point = to_json(plot.points[i].at);
+    point["seeds"] = rows[i].seeds;
+    point["label"] = plot.points[i].label;
+    point["configuration"] = rows[i].row.configuration;
+    points.push_back(point);
   }
-  fmt::print("{}\n", Json{{"x", x}, {"y", y}, {"points", points}, {"front", on_front}}.dump(2));
+  return {{"points", points}, {"front", on_front}};
 }
 
-void print_text(const ParetoPlot& plot, const std::string& y, const std::string& out) {
+Json to_json(const LayerBarsPlot& plot) {
+  Json series = Json::array();
+  for (const LayerSeries& each : plot.series) {
+    Json bars = Json::array();
+    for (const PlotPoint& bar : each.bars) {
+      bars.push_back({{"layer", plot.layers[static_cast<std::size_t>(bar.x)]},
+                      {"y", bar.y},
+                      {"half_width", bar.half_width}});
+    }
+    series.push_back({{"label", each.label}, {"bars", bars}});
+  }
+  return {{"series", series}};
+}
+
+Json to_json(const AlphaPlot& plot) {
+  Json curves = Json::array();
+  for (const AlphaCurve& curve : plot.curves) {
+    Json points = Json::array(), targets = Json::array();
+    for (const PlotPoint& point : curve.points) points.push_back(to_json(point));
+    for (const AlphaTargetPoint& target : curve.targets) {
+      Json entry{{"target", target.name}};
+      entry.update(to_json(target.at));
+      targets.push_back(entry);
+    }
+    curves.push_back({{"label", curve.label}, {"points", points}, {"targets", targets}});
+  }
+  return {{"curves", curves}};
+}
+
+std::string text_of(const ParetoPlot& plot, const std::string& y) {
   Table table({"", "bytes", y, "configuration"});
   std::size_t number = 0;
   for (const std::size_t index : plot.front()) {
-    const PlotPoint& point = plot.points[index];
-    table.row({fmt::format("{}", ++number), fmt::format("{:g}", point.x), fmt::format("{:.4g}", point.y),
-               point.label});
+    const ParetoPoint& point = plot.points[index];
+    table.row({fmt::format("{}", ++number), fmt::format("{:g}", point.at.x),
+               fmt::format("{:.4g}", point.at.y), point.label});
   }
-  fmt::print("The Pareto front of {} configurations:\n\n{}\n{} is written\n", plot.points.size(),
-             table.text(), out);
+  return fmt::format("The Pareto front of {} configurations:\n\n{}", plot.points.size(), table.text());
+}
+
+std::string text_of(const LayerBarsPlot& plot) {
+  Table table({"configuration", "least", "layer", "most", "layer"});
+  for (const LayerSeries& series : plot.series) {
+    if (series.bars.empty()) continue;
+    const auto [least, most] =
+        std::minmax_element(series.bars.begin(), series.bars.end(),
+                            [](const PlotPoint& a, const PlotPoint& b) { return a.y < b.y; });
+    const auto layer = [&](const PlotPoint& bar) {
+      return fmt::format("{}", plot.layers[static_cast<std::size_t>(bar.x)]);
+    };
+    table.row({series.label, fmt::format("{:.4g}", least->y), layer(*least), fmt::format("{:.4g}", most->y),
+               layer(*most)});
+  }
+  return fmt::format("{}, {} layers:\n\n{}", plot.y_title, plot.layers.size(), table.text());
+}
+
+std::string text_of(const AlphaPlot& plot) {
+  Table table({"curve", "alpha from", "alpha", "y"});
+  for (const AlphaCurve& curve : plot.curves) {
+    std::string label = curve.label;
+    const auto row = [&](const std::string& from, const PlotPoint& at) {
+      table.row({label, from, fmt::format("{:.4g}", at.x), fmt::format("{:.4g}", at.y)});
+      label.clear();
+    };
+    for (const PlotPoint& point : curve.points) row("sweep", point);
+    for (const AlphaTargetPoint& target : curve.targets) row(target.name, target.at);
+  }
+  return fmt::format("y: {}\n\n{}", plot.y_title, table.text());
+}
+
+struct Drawn {
+  std::string script, text;
+  Json json;
+};
+
+Drawn draw(PlotKind kind, const std::vector<AveragedRow>& rows, const std::string& x, const MetricInfo& y,
+           PlotFormat format) {
+  switch (kind) {
+    case PlotKind::pareto: {
+      const ParetoPlot plot = pareto_of(rows, x, y);
+      return {pareto_script(plot, format), text_of(plot, y.key), to_json(plot, rows)};
+    }
+    case PlotKind::layers: {
+      require_few(rows.size(), LayerBarsPlot::kMostSeries, "configurations", varying_axes(rows));
+      const LayerBarsPlot plot = layers_of(rows, y);
+      return {layer_bars_script(plot, format), text_of(plot), to_json(plot)};
+    }
+    case PlotKind::alpha: {
+      const AlphaPlot plot = alphas_of(rows, y);
+      if (plot.curves.empty()) {
+        throw UsageError(
+            "no alpha there is a number, so there is no curve; measure some with: tq sweep --alpha "
+            "0.4,0.6,0.8,1,1.2");
+      }
+      require_few(plot.curves.size(), AlphaPlot::kMostCurves, "curves", varying_axes(rows));
+      return {alpha_script(plot, format), text_of(plot), to_json(plot)};
+    }
+  }
+  return {};
 }
 
 }  // namespace
 
 ExitCode run_plot(const Arguments& arguments) {
-  CommandLine line("plot",
-                   "draw a sweep's bytes a token against a metric, with the Pareto front (needs gnuplot)",
-                   "tq plot sweep-results --out pareto.svg --y softmax_kl");
+  CommandLine line("plot", "draw a sweep's results (needs gnuplot)",
+                   "tq plot sweep-results --out pareto.svg --y softmax_kl\n"
+                   "         tq plot sweep-results --kind layers --out layers.svg --only key-mode=prod "
+                   "--only key-bits=3 \\\n"
+                   "             --only value-mode=rotated --only value-bits=3 --only scale=nc\n"
+                   "         tq plot alpha-results --kind alpha --out alpha.png --y softmax_kl");
   line.add()("dir", po::value<std::string>()->value_name("DIR"), "a sweep's folder")(
       "out", po::value<std::string>()->value_name("FILE"), "the plot, *.svg or *.png")(
+      "kind", po::value<std::string>()->default_value("pareto")->value_name("NAME"),
+      "pareto: bytes a token against a metric, with the Pareto front and, where one side of the cache alone "
+      "is "
+      "quantised, the rate-distortion bound; layers: bars of a metric, up to 8 configurations of a capture "
+      "side "
+      "by side; alpha: a metric against alpha, a curve a sketch and number of bits")(
       "x", po::value<std::string>()->default_value("bytes")->value_name("NAME"),
-      "bytes, or padded: key indices at no fewer than four bits, as upstream counts them")(
+      "pareto: bytes, or padded: key indices at no fewer than four bits, as upstream counts them")(
       "y", po::value<std::string>()->value_name("METRIC"),
-      "a metric by its name in results.jsonl, by default output_error where it was measured")(
-      "only", po::value<TextList>()->composing()->value_name("AXIS=V,..."),
-      "leave out what has other values of an axis; may be repeated")(
-      "json", po::bool_switch(), "all points, and which are on the front, as JSON instead of text");
+      "a metric by its name in results.jsonl, by default output_error (alpha: softmax_kl) where it was "
+      "measured")("only", po::value<TextList>()->composing()->value_name("AXIS=V,..."),
+                  "leave out what has other values of an axis; may be repeated")(
+      "json", po::bool_switch(),
+      "all that is drawn, and which points are on the front, as JSON instead of text");
   line.positional({"dir"});
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string &folder = line.required("dir"), &out = line.required("out");
-  const PlotFormat format = format_of(out);
+  const PlotFormat format = plot_format_of(out);
+  const PlotKind kind = kind_named(line.get<std::string>("kind"));
+  if (kind != PlotKind::pareto && line.given("x")) throw UsageError("--x is for --kind pareto");
   const std::string x = x_key(line.get<std::string>("x"));
   const std::vector<ResultRow> rows = read_result_rows(folder);
-  const TextList measured = measured_metrics(rows, x);
-  if (measured.empty()) throw InputError("{}: no result has bytes a token; there is nothing to plot", folder);
-  const MetricInfo y = result_metric(y_key(line, measured));
-  const Rows chosen = chosen_rows(line, rows);
-  const std::vector<Candidate> candidates = average_over_seeds(chosen, x, y);
-  if (candidates.empty()) throw UsageError("--only leaves no result with {}", y.key);
-  Rows plotted;
-  for (const Candidate& candidate : candidates) plotted.push_back(candidate.row);
-  require_one_input(plotted);
-  const ParetoPlot plot = make_plot(candidates, x, y);
-  write_file_atomically(out, run_gnuplot(pareto_script(plot, format)));
+  TextList measured;
+  for (const MetricInfo& metric : result_metrics()) {
+    if (std::any_of(rows.begin(), rows.end(), [&](const ResultRow& row) {
+          const TextList names = metrics_of(row, kind, x);
+          return std::find(names.begin(), names.end(), metric.key) != names.end();
+        }))
+      measured.push_back(metric.key);
+  }
+  if (measured.empty()) {
+    throw InputError("{}: no result has {}; there is nothing to plot", folder,
+                     kind == PlotKind::pareto   ? "bytes a token"
+                     : kind == PlotKind::layers ? "layers (captures have)"
+                                                : "an alpha (prod keys have)");
+  }
+  const MetricInfo y = result_metric(y_key(line, kind, measured));
+  Rows chosen = chosen_rows(line, rows);
+  std::erase_if(chosen, [&](const ResultRow* row) {
+    const TextList names = metrics_of(*row, kind, x);
+    return std::find(names.begin(), names.end(), y.key) == names.end();
+  });
+  if (chosen.empty()) throw UsageError("--only leaves no result with {}", y.key);
+  const std::vector<AveragedRow> averaged = average_over_seeds(chosen);
+  require_one_input(averaged);
+  const Drawn drawn = draw(kind, averaged, x, y, format);
+  write_file_atomically(out, run_gnuplot(drawn.script));
   if (line.get<bool>("json")) {
-    print_json(plot, candidates, x, y.key);
+    Json json{{"x", kind == PlotKind::pareto   ? x
+                    : kind == PlotKind::layers ? "layer"
+                                               : "alpha"},
+              {"y", y.key}};
+    json.update(drawn.json);
+    fmt::print("{}\n", json.dump(2));
   } else {
-    print_text(plot, y.key, out);
+    fmt::print("{}\n{} is written\n", drawn.text, out);
   }
   return ExitCode::done;
 }

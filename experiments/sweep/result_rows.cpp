@@ -29,17 +29,16 @@ class LineReader {
       require(line_["capture_sha256"].is_string(), "capture_sha256");
       row.capture_sha256 = line_["capture_sha256"].get<std::string>();
     }
-    for (const auto& [name, metric] : object(line_, "metrics").items()) add_metric(row, name, metric);
+    add_values(row.values, line_);
     for (const char* name :
          {"bytes_per_token", "padded_bytes_per_token", "compression", "padded_compression"}) {
-      if (!line_.contains(name)) continue;
-      require(is_finite(line_[name]), name);
-      row.values[name] = {line_[name].get<double>(), std::nullopt};
+      require(!line_.contains(name) || row.values.contains(name), name);
     }
     if (line_.contains("pass")) {
       require(line_["pass"].is_boolean(), "pass");
       row.values["pass"] = {line_["pass"].get<bool>() ? 1.0 : 0.0, std::nullopt};
     }
+    if (line_.contains("layers")) add_layers(row);
     return row;
   }
 
@@ -55,8 +54,28 @@ class LineReader {
     return parent[name];
   }
 
+  // The metrics of a line or of one of its layers, and the numbers beside them.
+  void add_values(ResultValues& values, const Json& parent) const {
+    for (const auto& [name, metric] : object(parent, "metrics").items()) add_metric(values, name, metric);
+    for (const auto& [name, value] : parent.items()) {
+      if (!value.is_number()) continue;
+      require(is_finite(value), name);
+      values[name] = {value.get<double>(), std::nullopt};
+    }
+  }
+
+  void add_layers(ResultRow& row) const {
+    require(line_["layers"].is_array(), "layers");
+    for (const Json& entry : line_["layers"]) {
+      require(entry.is_object() && entry.contains("layer") && entry["layer"].is_number_integer(), "layers");
+      LayerValues& layer = row.layers.emplace_back(LayerValues{entry["layer"].get<int>(), {}});
+      add_values(layer.values, entry);
+      layer.values.erase("layer");
+    }
+  }
+
   // {"mean", "half_width"}, or a number; NaN is written as null.
-  void add_metric(ResultRow& row, const std::string& name, const Json& metric) const {
+  void add_metric(ResultValues& values, const std::string& name, const Json& metric) const {
     const bool plain = !metric.is_object();
     if (!plain) require(metric.contains("mean") && metric.contains("half_width"), name);
     const Json& mean = plain ? metric : metric["mean"];
@@ -67,7 +86,7 @@ class LineReader {
       require(is_finite(metric["half_width"]) && metric["half_width"].get<double>() >= 0, name);
       estimate.half_width = metric["half_width"].get<double>();
     }
-    row.values[name] = estimate;
+    values[name] = estimate;
   }
 
   std::string place_;

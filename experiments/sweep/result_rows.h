@@ -28,12 +28,22 @@ struct Estimate {
   std::optional<double> half_width;  // 95 %; none for plain numbers
 };
 
-// A result line. `values` lacks what could not be measured (null).
+// By MetricInfo::key; also the numbers that stand beside a line's metrics (bytes, alpha). What could not be
+// measured (null) is not there.
+using ResultValues = std::map<std::string, Estimate, std::less<>>;
+
+struct LayerValues {
+  int layer;
+  ResultValues values;
+};
+
+// A result line.
 struct ResultRow {
   std::string key;
   nlohmann::ordered_json configuration;  // axes in their order, strings and numbers
   std::string capture_sha256;
-  std::map<std::string, Estimate, std::less<>> values;  // by MetricInfo::key
+  ResultValues values;
+  std::vector<LayerValues> layers;  // of a capture
 
   // "" where the axis makes no difference.
   std::string axis(std::string_view name) const;

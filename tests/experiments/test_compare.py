@@ -140,6 +140,28 @@ class CompareTest(unittest.TestCase):
         self.assertEqual(found, {lines[1]["key"]: [("bytes_per_token", "worse")],
                                  lines[2]["key"]: [("compression", "better")]})
 
+    def test_layers_that_differ_where_the_mean_does_not(self):
+        lines = self.lines()[:1]
+        for layer in range(3):
+            metrics = json.loads(json.dumps(lines[0]["metrics"]))
+            lines[0].setdefault("layers", []).append({"layer": layer, "metrics": metrics})
+        self.write(lines)
+        first = self.b
+        self.b = tempfile.mkdtemp(dir=self.sweeps)
+        for layer, step in zip(lines[0]["layers"], (3, -3, 1)):
+            value = layer["metrics"]["softmax_kl"]
+            value["mean"] += step * value["half_width"]
+        self.write(lines)
+        (row,) = self.compare(1, a=first)["changed"]
+        self.assertEqual([(d["metric"], d["layer"], d["verdict"]) for d in row["differences"]],
+                         [("softmax_kl", 0, "worse"), ("softmax_kl", 1, "better")])
+        self.assertIn("softmax_kl, layer 1", self.text)
+        value = lines[0]["metrics"]["softmax_kl"]  # of all layers: one line says it
+        value["mean"] += 3 * value["half_width"]
+        self.write(lines)
+        (row,) = self.compare(1, a=first)["changed"]
+        self.assertEqual([(d["metric"], d["layer"]) for d in row["differences"]], [("softmax_kl", None)])
+
     def test_what_is_no_longer_measured_is_worse(self):
         def lose(value):
             value["mean"] = None
