@@ -99,8 +99,12 @@ void check_fused(const Point& point, const CodecOptions& codec) {
     throw UsageError("measure fused takes no baselines; leave it out with: exclude = {}",
                      rule(point, {Axis::measure, codec.key_baseline ? Axis::key_mode : Axis::value_mode}));
   }
-  if (codec.alpha != AlphaTarget::unbiased) {
-    throw UsageError("measure fused fits no alpha; leave it out with: exclude = {}",
+  if (codec.equalise_values) {
+    throw UsageError("measure fused does not equalise values; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::equalise}));
+  }
+  if (codec.alpha != AlphaTarget::unbiased || codec.fixed_alpha) {
+    throw UsageError("measure fused takes the unbiased alpha alone; leave it out with: exclude = {}",
                      rule(point, {Axis::measure, Axis::alpha}));
   }
 }
@@ -112,6 +116,20 @@ std::string digest(const Configuration& configuration) {
   if (!configuration.capture_sha256.empty()) canonical["source"] = "capture " + configuration.capture_sha256;
   canonical["result_format"] = kResultFormat;
   return sha256_hex(canonical.dump());
+}
+
+void configure_capacity(Configuration& configuration) {
+  const Point& point = configuration.point;
+  if (!configuration.codec.quantise_keys || !configuration.codec.quantise_values) {
+    throw UsageError("measure capacity counts keys and values; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::key_mode, Axis::value_mode}));
+  }
+  configuration.data.head_dim = number<int>(point[Axis::d]);
+  check(point, configuration, configuration.data.head_dim, false);
+  configuration.capacity = {number<std::uint64_t>(point[Axis::memory]),
+                            number<std::uint64_t>(point[Axis::memory_share]),
+                            number<std::uint64_t>(point[Axis::heads])};
+  configuration.work = 1;
 }
 
 }  // namespace
@@ -142,19 +160,23 @@ void normalise(Point& point) {
   const auto clear = [&](std::initializer_list<Axis> of) {
     for (const Axis axis : of) point[axis].clear();
   };
-  if (point[Axis::measure] == kFused) {
-    clear({Axis::queries});
+  if (point[Axis::measure] == kCapacity) {
+    clear({Axis::source, Axis::rows, Axis::queries, Axis::gqa, Axis::seed, Axis::backend, Axis::rotation,
+           Axis::sketch, Axis::alpha, Axis::equalise, Axis::scale});
   } else {
-    clear({Axis::measure, Axis::heads, Axis::gqa});
+    clear({Axis::memory, Axis::memory_share});
   }
-  const bool synthetic = !capture_file(point[Axis::source]);
+  if (point[Axis::measure] == kFused) clear({Axis::queries});
+  if (point[Axis::measure] == kQuality) clear({Axis::measure, Axis::heads, Axis::gqa});
+  const bool synthetic = !is_capture(point[Axis::source]);
   if (!synthetic) clear({Axis::d, Axis::rows, Axis::queries});
   const auto has_bits = [&](Axis mode) { return point[mode] != kNone && !baseline_named(point[mode]); };
   const bool rotated_keys = has_bits(Axis::key_mode), rotated_values = point[Axis::value_mode] == "rotated";
   if (!rotated_keys) clear({Axis::key_bits});
   if (point[Axis::key_mode] != "prod") clear({Axis::sketch, Axis::alpha});
   if (!has_bits(Axis::value_mode)) clear({Axis::value_bits});
-  if (point[Axis::value_mode] != "group") clear({Axis::group_size});
+  if (point[Axis::value_mode] != "group") clear({Axis::group_size, Axis::equalise});
+  if (point[Axis::equalise] == kNone) clear({Axis::equalise});
   if (point[Axis::key_mode] != "mse" && !rotated_values) clear({Axis::scale});
   if (!rotated_keys && !rotated_values) {
     clear({Axis::rotation});
@@ -183,7 +205,12 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
     if (!point[Axis::group_size].empty()) codec.value.group_size = number<int>(point[Axis::group_size]);
   }
   choose(Axis::sketch, codec.key.sketch);
-  choose(Axis::alpha, codec.alpha);
+  if (const std::string& alpha = point[Axis::alpha]; !alpha.empty() && alpha.front() <= '9') {
+    codec.fixed_alpha = number<double>(alpha);
+  } else {
+    choose(Axis::alpha, codec.alpha);
+  }
+  codec.equalise_values = point[Axis::equalise] == kChannel;
   choose(Axis::rotation, codec.rotation);
   choose(Axis::scale, codec.key.scale);
   codec.value.scale = codec.key.scale;
@@ -191,6 +218,11 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
   if (point[Axis::measure] == kFused) {
     check_fused(point, codec);
     configuration.fused = {number<int>(point[Axis::heads]), number<int>(point[Axis::gqa])};
+  }
+  if (point[Axis::measure] == kCapacity) {
+    configure_capacity(configuration);
+    configuration.key = digest(configuration);
+    return configuration;
   }
 
   const CaptureFacts* capture = captures.find(point[Axis::source]);
