@@ -38,7 +38,8 @@ ExcludeRule parse_exclude_rule(std::string_view text) {
 SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
                      const std::vector<ExcludeRule>& rules, CaptureCatalogue& captures) {
   SweepPlan plan;
-  std::set<std::string> points, keys;
+  std::set<Point> points;
+  std::set<std::string> keys;
   std::array<std::size_t, kAxes> at{};  // a counter whose last digit turns fastest
   for (;;) {
     Point point;
@@ -47,7 +48,7 @@ SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
       point[axis.axis] = values[i][at[i]];
     }
     normalise(point);
-    if (!points.insert(describe(point)).second) {
+    if (!points.insert(point).second) {
       ++plan.repeated;
     } else if (std::any_of(rules.begin(), rules.end(),
                            [&](const auto& rule) { return matches(rule, point); })) {
