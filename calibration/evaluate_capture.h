@@ -43,8 +43,10 @@ struct CodecOptions {
   ValueConfig value;
   RotationKind rotation = RotationKind::rht;
   AlphaTarget alpha = AlphaTarget::unbiased;  // others are fitted in place, to all tokens of the layer
-  std::optional<double> fixed_alpha = std::nullopt;  // in place of `alpha`
-  bool equalise_values = false;                      // group values: see channel_equalisation.h
+  // In place of `alpha`.
+  std::optional<double> fixed_alpha = std::nullopt;
+  // Group values: see channel_equalisation.h.
+  bool equalise_values = false;
   std::uint64_t seed = 0;
   // In place of `key`, of `value`.
   std::optional<Baseline> key_baseline = std::nullopt, value_baseline = std::nullopt;

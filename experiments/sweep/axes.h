@@ -1,7 +1,6 @@
 #pragma once
 
 #include <array>
-#include <compare>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -74,7 +73,6 @@ class Point {
  public:
   const std::string& operator[](Axis axis) const { return values_[static_cast<std::size_t>(axis)]; }
   std::string& operator[](Axis axis) { return values_[static_cast<std::size_t>(axis)]; }
-  friend auto operator<=>(const Point&, const Point&) = default;
 
  private:
   std::array<std::string, kAxes> values_;

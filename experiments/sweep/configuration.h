@@ -56,12 +56,14 @@ struct Configuration {
   DataKey data;
   std::optional<FusedShape> fused;  // neither this nor the next: `measure = quality`
   std::optional<CapacityShape> capacity;
-  std::string capture_sha256;       // "" for synthetic data
+  std::string capture_sha256;  // "" for synthetic data
   int num_kv_heads = 1;
-  bool has_data() const { return !fused && !capacity; }  // `data` says on what it is measured
   std::size_t work = 0;  // vectors' worth of it, for the remaining time
   // SHA-256 of the effective values, the capture's content (not its name) and kResultFormat.
   std::string key;
+
+  // Whether `data` says on what it is measured.
+  bool has_data() const { return !fused && !capacity; }
 };
 
 // Clears the axes that make no difference: what only other measures read, sizes of synthetic data for a

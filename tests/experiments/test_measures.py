@@ -310,8 +310,8 @@ class Capacity(MeasuresTest):
         everything = ["--source", "gaussian,sample", "--rows", "1,2", "--queries", "3,4", "--gqa", "1,2", "--seed", "0,1",
                       "--backend", "host,cuda", "--rotation", "rht,qr", "--sketch", "gaussian,orthogonal", "--alpha",
                       "mse,0.5", "--equalise", "none,channel", "--scale", "nc,ls"]
-        self.assertEqual(len(self.plan("--measure", "capacity", "--key-mode", "prod", "--value-mode", "group",
-                                       *everything)), 1)
+        self.assertEqual(len(self.plan("--measure", "capacity", "--key-mode", "prod,mse", "--value-mode",
+                                       "group,rotated", *everything)), 4)
         self.assertEqual(len(self.plan("--memory", "1GB,2GB", "--memory-share", "50,60")), 1)
 
     def test_refusals(self):
