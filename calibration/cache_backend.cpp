@@ -27,18 +27,32 @@ class HostKeys : public KeyBackend {
   std::unique_ptr<StoredKeys> encode(const float* keys, std::size_t rows) const override {
     return std::make_unique<HostStoredKeys>(codec_, keys, rows);
   }
+  bool decodes_apart() const override { return true; }
 
  private:
   KeyCodec codec_;
+};
+
+class HostStoredValues : public StoredVectors {
+ public:
+  HostStoredValues(const ValueCodec& codec, const float* values, std::size_t rows) : codec_(codec) {
+    codec.encode(values, rows, encoded_);
+  }
+  void decode(float* out) const override { codec_.decode(encoded_, out); }
+
+ private:
+  const ValueCodec& codec_;
+  EncodedValues encoded_;
 };
 
 class HostValues : public ValueBackend {
  public:
   explicit HostValues(ValueCodec codec) : codec_(std::move(codec)) {}
   void encode_decode(const float* values, std::size_t rows, float* out) const override {
-    EncodedValues encoded;
-    codec_.encode(values, rows, encoded);
-    codec_.decode(encoded, out);
+    HostStoredValues(codec_, values, rows).decode(out);
+  }
+  std::unique_ptr<StoredVectors> encode(const float* values, std::size_t rows) const override {
+    return std::make_unique<HostStoredValues>(codec_, values, rows);
   }
 
  private:

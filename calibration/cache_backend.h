@@ -15,12 +15,16 @@ namespace tq {
 // may be called from several threads at once. `rows` x d and `count` x d arrays are float32 in this process's
 // memory.
 
-// One head's keys of one block, encoded.
-class StoredKeys {
+// One head's vectors of one block, encoded.
+class StoredVectors {
  public:
-  virtual ~StoredKeys() = default;
+  virtual ~StoredVectors() = default;
   // out: rows x d.
   virtual void decode(float* out) const = 0;
+};
+
+class StoredKeys : public StoredVectors {
+ public:
   // out[q * rows + t] = <query q, x^_t>, from the codes.
   virtual void scores(const float* queries, std::size_t count, float* out) const = 0;
 };
@@ -29,6 +33,8 @@ class KeyBackend {
  public:
   virtual ~KeyBackend() = default;
   virtual std::unique_ptr<StoredKeys> encode(const float* keys, std::size_t rows) const = 0;
+  // Whether encode() leaves all of the decoding to decode(); else it does both in one pass.
+  virtual bool decodes_apart() const { return false; }
 };
 
 class ValueBackend {
@@ -36,6 +42,10 @@ class ValueBackend {
   virtual ~ValueBackend() = default;
   // What encoding leaves of the values. out: rows x d.
   virtual void encode_decode(const float* values, std::size_t rows, float* out) const = 0;
+  // Its first half, where there is one; null where both are one pass.
+  virtual std::unique_ptr<StoredVectors> encode(const float* /*values*/, std::size_t /*rows*/) const {
+    return nullptr;
+  }
 };
 
 class CacheBackend {

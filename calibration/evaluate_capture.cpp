@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 
+#include "calibration/channel_equalisation.h"
 #include "calibration/fit_alpha.h"
 #include "calibration/layer_statistics.h"
 #include "core/error.h"
@@ -19,7 +20,23 @@ struct LayerCodec {
   std::optional<ValueConfig> value;
   std::vector<Codebook> value_tables;
   std::optional<StorageConfig> key_storage = std::nullopt, value_storage = std::nullopt;
+  bool equalise_values = false;
 };
+
+// One list a KV head; `values` holds the codec of all heads.
+void equalise(LayerContext& layer, std::vector<std::shared_ptr<const ValueBackend>>& values) {
+  const std::shared_ptr<const ValueBackend> codec = values.at(0);
+  values.clear();
+  for (auto& scales : fit_channel_scales(layer.stream, layer.num_kv_heads, layer.info.head_dim)) {
+    values.push_back(equalised_values(codec, std::move(scales)));
+  }
+}
+
+double mean_alpha(const std::vector<KeyTables>& heads) {
+  double sum = 0;
+  for (const KeyTables& tables : heads) sum += tables.qjl_scale;
+  return sum / static_cast<double>(heads.size());
+}
 
 LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const CacheBackend& backend,
                            const CachePolicy& policy = kQuantiseAll) {
@@ -47,6 +64,7 @@ LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const C
       contender.keys.push_back(backend.keys(*codec.key, layer.rotation, layer.sketch, tables));
     }
     report.key = describe(*codec.key);
+    if (codec.key->mode == KeyMode::prod) report.alpha = mean_alpha(codec.key_tables);
     count_bytes(*codec.key);
   }
   if (layer.info.has_v && codec.value) {
@@ -55,9 +73,13 @@ LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const C
     for (const Codebook& table : codec.value_tables.empty() ? none : codec.value_tables) {
       contender.values.push_back(backend.values(*codec.value, layer.info.head_dim, layer.rotation, table));
     }
+    if (codec.equalise_values) equalise(layer, contender.values);
     report.value = describe(*codec.value);
     count_bytes(*codec.value);
   }
+  CodecClock key_clock, value_clock;
+  for (auto& keys : contender.keys) keys = timed(std::move(keys), key_clock);
+  for (auto& values : contender.values) values = timed(std::move(values), value_clock);
   LayerEvaluation evaluation(layer.info.head_dim, layer.num_kv_heads, layer.num_q_heads, layer.softmax_scale,
                              layer.queries, {std::move(contender)}, 1, policy);
   layer.stream.for_each([&](const TokenBlock& block) {
@@ -66,6 +88,8 @@ LayerReport evaluate_layer(LayerContext& layer, const LayerCodec& codec, const C
   });
   report.metrics = evaluation.metrics(0, 0);
   report.standard_errors = evaluation.standard_errors(0, 0);
+  report.key_times = key_clock.total();
+  report.value_times = value_clock.total();
   return report;
 }
 
@@ -96,10 +120,17 @@ LayerReport overall(const std::vector<LayerReport>& layers) {
         &LayerMetrics::output_error}) {
     mean(field);
   }
+  double alphas = 0;
+  int with_alpha = 0;
   for (const LayerReport& layer : layers) {
     report.bytes_per_token += layer.bytes_per_token;
     report.fp16_bytes_per_token += layer.fp16_bytes_per_token;
+    report.key_times.add(layer.key_times);
+    report.value_times.add(layer.value_times);
+    alphas += layer.alpha.value_or(0);
+    with_alpha += layer.alpha ? 1 : 0;
   }
+  if (with_alpha > 0) report.alpha = alphas / with_alpha;
   return report;
 }
 
@@ -124,6 +155,7 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
                        rotates(options.key_storage) || rotates(options.value_storage);
   std::map<int, std::shared_ptr<const Rotation>> rotations;
   std::map<int, std::shared_ptr<const Sketch>> sketches;
+  std::size_t rotation_bytes = 0, sketch_bytes = 0, equalisation_bytes = 0;
   std::vector<LayerReport> layers;
   for (int index = 0; index < num_layers; ++index) {
     LayerContext layer = open(index);
@@ -132,9 +164,11 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
     if (code_values) validate(options.value, d);
     if (rotated && !rotations.contains(d)) {
       rotations[d] = std::make_shared<Rotation>(Rotation::make(options.rotation, d, options.seed));
+      rotation_bytes += rotations[d]->stored_bytes();
     }
     if (sketched && !sketches.contains(d)) {
       sketches[d] = std::make_shared<Sketch>(Sketch::make(options.key.sketch, d, options.seed));
+      sketch_bytes += sketches[d]->stored_bytes();
     }
     layer.rotation = rotations[d];
     layer.sketch = sketches[d];
@@ -144,7 +178,9 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
     if (code_keys) {
       codec.key = options.key;
       KeyTables tables = default_key_tables(options.key, d);
-      if (layer.info.has_k && sketched && options.alpha != AlphaTarget::unbiased) {
+      if (sketched && options.fixed_alpha) {
+        tables.qjl_scale = *options.fixed_alpha;
+      } else if (layer.info.has_k && sketched && options.alpha != AlphaTarget::unbiased) {
         if (options.alpha == AlphaTarget::score && layer.queries.positions_count == 0) {
           throw UsageError("--alpha score needs captured post-RoPE queries, and layer {} has none", index);
         }
@@ -157,10 +193,18 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
       codec.value = options.value;
       const Codebook table = default_value_table(options.value, d);
       if (table.bits > 0) codec.value_tables = {table};
+      codec.equalise_values = options.equalise_values && options.value.mode == ValueMode::group;
+      if (codec.equalise_values && layer.info.has_v) {
+        equalisation_bytes += layer.kv_heads() * layer.head_dim() * sizeof(std::uint16_t);
+      }
     }
     layers.push_back(evaluate_layer(layer, codec, backend));
   }
-  return finish(std::move(layers));
+  CaptureReport report = finish(std::move(layers));
+  report.rotation_bytes = rotation_bytes;
+  report.sketch_bytes = sketch_bytes;
+  report.equalisation_bytes = equalisation_bytes;
+  return report;
 }
 
 CaptureReport evaluate_capture(CaptureReader& capture, const CodecOptions& options, const Progress& progress,
@@ -193,7 +237,10 @@ CaptureReport evaluate_capture(CaptureReader& capture, const Artefact& artefact,
     layers.push_back(evaluate_layer(layer, {from.key, from.key_tables, from.value, from.value_tables},
                                     backend, artefact.policy.value_or(kQuantiseAll)));
   }
-  return finish(std::move(layers));
+  CaptureReport report = finish(std::move(layers));
+  for (const auto& [d, rotation] : artefact.rotations) report.rotation_bytes += rotation.stored_bytes();
+  for (const auto& [d, sketch] : artefact.sketches) report.sketch_bytes += sketch.stored_bytes();
+  return report;
 }
 
 }  // namespace tq

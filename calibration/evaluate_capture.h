@@ -11,6 +11,7 @@
 #include "calibration/codecs/storage_codec.h"
 #include "calibration/evaluation.h"
 #include "calibration/layer_context.h"
+#include "calibration/timed_backend.h"
 
 namespace tq {
 
@@ -20,13 +21,20 @@ struct LayerReport {
   std::string key, value;   // describe() of the codecs; empty where that side is not quantised
   int bytes_per_token = 0;  // of what is quantised: keys and values of all KV heads
   int fp16_bytes_per_token = 0;
+  std::optional<double> alpha;  // prod keys: the one in use, a mean where every KV head has its own
   LayerMetrics metrics, standard_errors;
+  CodecTimes key_times, value_times;
 };
 
 struct CaptureReport {
   std::vector<LayerReport> layers;
-  // Means over layers; bytes are sums. Standard errors hold for these layers, not for a draw of layers.
+  // Means over layers; bytes and times are sums. Standard errors hold for these layers, not for a draw of
+  // layers.
   LayerReport overall;
+  // What is stored once however many tokens there are, in bytes; 0 where there is none: rotations and
+  // sketches, one a head dimension, and the channels' scales of equalised values, one list a layer and KV
+  // head.
+  std::size_t rotation_bytes = 0, sketch_bytes = 0, equalisation_bytes = 0;
 };
 
 // How the cache of every layer is stored when no artefact says so.
@@ -35,6 +43,10 @@ struct CodecOptions {
   ValueConfig value;
   RotationKind rotation = RotationKind::rht;
   AlphaTarget alpha = AlphaTarget::unbiased;  // others are fitted in place, to all tokens of the layer
+  // In place of `alpha`.
+  std::optional<double> fixed_alpha = std::nullopt;
+  // Group values: see channel_equalisation.h.
+  bool equalise_values = false;
   std::uint64_t seed = 0;
   // In place of `key`, of `value`: codecs of calibration/codecs/registry.h.
   std::optional<StorageConfig> key_storage = std::nullopt, value_storage = std::nullopt;

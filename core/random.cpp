@@ -44,6 +44,18 @@ std::uint32_t Random::bits32() {
   return block_[used_++];
 }
 
+void Random::skip(std::uint64_t words) {
+  while (used_ < 4 && words > 0) {
+    ++used_;
+    --words;
+  }
+  if (words == 0) return;
+  const std::uint64_t blocks = (counter_[0] | static_cast<std::uint64_t>(counter_[1]) << 32) + words / 4;
+  counter_[0] = static_cast<std::uint32_t>(blocks);
+  counter_[1] = static_cast<std::uint32_t>(blocks >> 32);
+  for (words %= 4; words > 0; --words) bits32();
+}
+
 std::uint64_t Random::bits64() {
   const std::uint64_t low = bits32();
   return low | static_cast<std::uint64_t>(bits32()) << 32;

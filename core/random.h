@@ -28,6 +28,8 @@ class Random {
 
   std::uint32_t bits32();
   std::uint64_t bits64();
+  // Leaves out `words` results of bits32(), in constant time.
+  void skip(std::uint64_t words);
 
   // Uniform in the open interval (0, 1): (k + 1/2) / 2^52 with 52 random bits k, which a double holds exactly
   // (with 53 bits the largest would round to 1).

@@ -32,6 +32,9 @@ class Sketch {
   std::span<const float> matrix() const { return matrix_; }
   std::span<const float> transposed() const { return transposed_; }
 
+  // Bytes that the object occupies in an artefact: orthogonal d/8 + 2 d, gaussian 4 d^2.
+  std::size_t stored_bytes() const { return rht_ ? rht_->stored_bytes() : matrix_.size() * sizeof(float); }
+
  private:
   Sketch() = default;
   SketchKind kind_ = SketchKind::orthogonal;

@@ -89,6 +89,13 @@ double SyntheticRows::draw() {
   return 0;
 }
 
+void SyntheticRows::skip(std::size_t rows) {
+  const bool sums_squares = spec_.distribution == Distribution::student_t;
+  const std::uint64_t uniforms = sums_squares ? 1 + static_cast<std::uint64_t>(spec_.degrees_of_freedom) : 1;
+  constexpr std::uint64_t kWordsOfUniform = 2;
+  random_.skip(rows * static_cast<std::uint64_t>(spec_.head_dim) * uniforms * kWordsOfUniform);
+}
+
 void SyntheticRows::next(std::size_t rows, float* out) {
   const std::size_t head_dim = static_cast<std::size_t>(spec_.head_dim);
   std::vector<double> row(head_dim);

@@ -39,6 +39,8 @@ class SyntheticRows {
   SyntheticRows(const SyntheticSpec& spec, std::uint64_t seed, std::uint32_t substream);
   // The next `rows` rows: out is [rows][head_dim].
   void next(std::size_t rows, float* out);
+  // Leaves out the next `rows` rows, in constant time: parts of a sequence can be made side by side.
+  void skip(std::size_t rows);
 
  private:
   double draw();

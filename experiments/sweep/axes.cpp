@@ -73,10 +73,55 @@ std::string mode(Axis axis, std::string_view text) {
 }
 
 std::string measure(std::string_view text) {
-  if (text != kQuality && text != kFused) {
-    throw UsageError("measure '{}' is unknown; choose one of: {}, {}", text, kQuality, kFused);
+  if (text != kQuality && text != kFused && text != kCapacity) {
+    throw UsageError("measure '{}' is unknown; choose one of: {}, {}, {}", text, kQuality, kFused, kCapacity);
   }
   return std::string(text);
+}
+
+std::string equalise(std::string_view text) {
+  if (text != kNone && text != kChannel) {
+    throw UsageError("equalise '{}' is unknown; choose one of: {}, {}", text, kNone, kChannel);
+  }
+  return std::string(text);
+}
+
+// A target to fit, or a number: the alpha itself.
+std::string alpha(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size()) {
+    if (!(value >= 0 && value <= 2)) throw UsageError("alpha '{}' is out of range: 0 to 2", text);
+    return fmt::format("{}", value == 0 ? 0.0 : value);
+  }
+  try {
+    return choice<AlphaTarget>(Axis::alpha, text);
+  } catch (const UsageError& failure) {
+    throw UsageError("{}, a number from 0 to 2", failure.what());
+  }
+}
+
+// An amount with a unit, as bytes.
+std::string memory(std::string_view text) {
+  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 50;
+  constexpr std::array<std::string_view, 9> kUnits{"", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"};
+  std::uint64_t amount = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), amount);
+  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  const auto known = std::find(kUnits.begin(), kUnits.end(), unit);
+  std::uint64_t bytes = 0;
+  if (error == std::errc() && known != kUnits.end() && amount <= kMostBytes) {
+    const std::size_t index = static_cast<std::size_t>(known - kUnits.begin());
+    const std::uint64_t base = index > 4 ? 1024 : 1000;
+    bytes = amount;
+    for (std::size_t i = 0; i < (index > 4 ? index - 4 : index); ++i) {
+      bytes = bytes <= kMostBytes ? bytes * base : bytes;
+    }
+  }
+  if (bytes < 1 || bytes > kMostBytes) {
+    throw UsageError("memory '{}' is no size from 1 byte to 1024TiB such as 16GiB, 16384MiB or 16GB", text);
+  }
+  return fmt::format("{}", bytes);
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -90,8 +135,9 @@ std::string_view trimmed(std::string_view text) {
 const std::array<AxisInfo, kAxes>& axes() {
   static const std::array<AxisInfo, kAxes> list{{
       {Axis::measure, "measure", "quality",
-       "quality (errors of vectors, scores and outputs) or fused (a decode step over codes against float64 "
-       "attention over the same codes; exit code 1 where it is not exact enough)"},
+       "quality (errors of vectors, scores and outputs), fused (a decode step over codes against float64 "
+       "attention over the same codes; exit code 1 where it is not exact enough) or capacity (how many "
+       "tokens a memory holds)"},
       {Axis::source, "source", "gaussian",
        "gaussian, laplace, student_t, sphere, outliers (synthetic), sample (the embedded capture) or "
        "capture:FILE"},
@@ -99,8 +145,10 @@ const std::array<AxisInfo, kAxes>& axes() {
       {Axis::rows, "rows", "4096", "synthetic keys and values; fused: tokens"},
       {Axis::queries, "queries", "256",
        "synthetic queries, each of which sees all rows; 0: scores are not measured"},
-      {Axis::heads, "heads", "8", "fused: KV heads"},
+      {Axis::heads, "heads", "8", "fused and capacity: KV heads"},
       {Axis::gqa, "gqa", "1", "fused: query heads that share a KV head, up to 16"},
+      {Axis::memory, "memory", "16GiB", "capacity: the device's, as 16GiB, 16384MiB, 16GB or bytes"},
+      {Axis::memory_share, "memory-share", "60", "capacity: percent of the memory that the cache may fill"},
       {Axis::seed, "seed", "0",
        "of the rotation, the sketch and synthetic data; the table averages over seeds"},
       {Axis::backend, "backend", "host", "what encodes, decodes and attends: host, or cuda (a GPU)"},
@@ -109,11 +157,14 @@ const std::array<AxisInfo, kAxes>& axes() {
        fmt::format("mse, prod, {}, or none: keys stay exact and are not counted", storage_names())},
       {Axis::key_bits, "key-bits", "3", fmt::format("mse 1..8, prod 2..8, {}", storage_bits())},
       {Axis::sketch, "sketch", "orthogonal", "prod keys: orthogonal or gaussian"},
-      {Axis::alpha, "alpha", "unbiased", "prod keys: unbiased, mse, cos or score"},
+      {Axis::alpha, "alpha", "unbiased", "prod keys: unbiased, mse, cos, score, or the alpha itself, as 0.8"},
       {Axis::value_mode, "value-mode", "rotated",
        fmt::format("rotated, group, {}, or none: values stay exact and are not counted", storage_names())},
       {Axis::value_bits, "value-bits", "3", fmt::format("rotated 1..8, group 2/3/4/8, {}", storage_bits())},
       {Axis::group_size, "group-size", "32", "group values: coordinates that share a scale"},
+      {Axis::equalise, "equalise", "none",
+        "group values: none, or channel (every channel is divided by its root mean square over the layer's "
+        "tokens, and multiplied by it after decoding)"},
       {Axis::scale, "scale", "nc", "of what is rotated, but prod keys: nc, norm or ls"},
   }};
   return list;
@@ -145,6 +196,10 @@ std::string canonical_value(Axis axis, std::string_view text) {
       return number(axis, text, 1, 1024);
     case Axis::gqa:
       return number(axis, text, 1, gpu::kMaxGroup);
+    case Axis::memory:
+      return memory(text);
+    case Axis::memory_share:
+      return number(axis, text, 1, 100);
     case Axis::seed:
       return number(axis, text, 0, std::numeric_limits<std::uint64_t>::max());
     case Axis::backend:
@@ -164,7 +219,9 @@ std::string canonical_value(Axis axis, std::string_view text) {
     case Axis::sketch:
       return choice<SketchKind>(axis, text);
     case Axis::alpha:
-      return choice<AlphaTarget>(axis, text);
+      return alpha(text);
+    case Axis::equalise:
+      return equalise(text);
     case Axis::scale:
       return choice<ScaleRule>(axis, text);
   }
@@ -189,6 +246,8 @@ bool is_number(Axis axis) {
     case Axis::queries:
     case Axis::heads:
     case Axis::gqa:
+    case Axis::memory:
+    case Axis::memory_share:
     case Axis::seed:
     case Axis::key_bits:
     case Axis::value_bits:

@@ -18,6 +18,8 @@ enum class Axis {
   queries,
   heads,
   gqa,
+  memory,
+  memory_share,
   seed,
   backend,
   rotation,
@@ -28,15 +30,20 @@ enum class Axis {
   value_mode,
   value_bits,
   group_size,
+  equalise,
   scale,
 };
 
 // The value of key-mode and value-mode under which that side of the cache stays exact.
 inline constexpr std::string_view kNone = "none";
 
-// The values of measure: what codecs do to vectors and attention, or how exact fused attention over codes is.
-// The first is what every sweep measured before there was a second: its points do not name it.
-inline constexpr std::string_view kQuality = "quality", kFused = "fused";
+// The values of measure: what codecs do to vectors and attention, how exact fused attention over codes is, or
+// how many tokens a memory holds. The first is what every sweep measured before there was a second: its
+// points do not name it.
+inline constexpr std::string_view kQuality = "quality", kFused = "fused", kCapacity = "capacity";
+
+// The value of equalise that points name; its other value, none, is what every sweep had before.
+inline constexpr std::string_view kChannel = "channel";
 
 struct AxisInfo {
   Axis axis;
@@ -44,7 +51,7 @@ struct AxisInfo {
   const char* default_value;  // when a sweep does not name the axis
   std::string help;
 };
-inline constexpr std::size_t kAxes = 18;
+inline constexpr std::size_t kAxes = 21;
 // In the order of the enum.
 const std::array<AxisInfo, kAxes>& axes();
 inline const AxisInfo& info(Axis axis) { return axes()[static_cast<std::size_t>(axis)]; }

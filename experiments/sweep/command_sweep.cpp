@@ -15,6 +15,7 @@
 #include "experiments/cuda_backend.h"
 #include "experiments/progress_bar.h"
 #include "experiments/sweep/backends.h"
+#include "experiments/sweep/capacity.h"
 #include "experiments/sweep/fused_attention.h"
 #include "experiments/sweep/fused_output.h"
 #include "experiments/sweep/ordered_jobs.h"
@@ -23,6 +24,7 @@
 #include "experiments/sweep/run_manifest.h"
 #include "experiments/sweep/summary.h"
 #include "experiments/sweep/sweep_plan.h"
+#include "experiments/sweep/timings.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -107,22 +109,24 @@ const DeviceInfo* gpu_for(const SweepPlan& plan, const std::map<std::string, std
   return needed ? &default_gpu().device().info() : nullptr;
 }
 
-// `source`: null for what makes its own data.
-std::string measured_line(const Configuration& configuration, const DataSource* source,
-                          const Progress& progress) {
-  if (source != nullptr) {
-    const CacheBackend& backend = cache_backend(configuration.point[Axis::backend]);
-    return result_line(configuration, source->measure(configuration.codec, backend, progress));
-  }
-  const FusedReport report = measure_fused(configuration);
-  progress(configuration.work);
-  return fused_line(configuration, report);
-}
-
 struct Measured {
   std::string line;
-  double seconds = 0;
+  Timing timing;
 };
+
+// `source`: null for what makes its own data. Without the seconds.
+Measured measured(const Configuration& configuration, const DataSource* source, const Progress& progress) {
+  if (source != nullptr) {
+    const CacheBackend& backend = cache_backend(configuration.point[Axis::backend]);
+    const CaptureReport report = source->measure(configuration.codec, backend, progress);
+    return {result_line(configuration, report),
+            {.keys = report.overall.key_times, .values = report.overall.value_times}};
+  }
+  std::string line = configuration.capacity ? capacity_line(configuration)
+                                            : fused_line(configuration, measure_fused(configuration));
+  progress(configuration.work);
+  return {std::move(line), {}};
+}
 
 // Measures `todo` and appends the lines; reports what it does to the terminal's bar or to the log.
 void measure(const std::vector<const Configuration*>& todo, int jobs, const std::string& folder,
@@ -134,30 +138,29 @@ void measure(const std::vector<const Configuration*>& todo, int jobs, const std:
   const bool terminal = isatty(STDERR_FILENO) != 0;
   ProgressBar bar("sweeping", work);
   std::mutex bar_mutex;
-  DataSources sources;
+  DataSources sources(omp_get_max_threads());
   run_in_order(
       todo.size(), jobs,
       [&](std::size_t index) {
         const Configuration& configuration = *todo[index];
-        const auto source = configuration.fused ? nullptr : sources.get(configuration.data);
+        const auto source = configuration.has_data() ? sources.get(configuration.data) : nullptr;
         const auto begin = std::chrono::steady_clock::now();
-        std::string line = measured_line(configuration, source.get(), [&](std::size_t vectors) {
+        Measured result = measured(configuration, source.get(), [&](std::size_t vectors) {
           const std::lock_guard lock(bar_mutex);
           bar.advance(vectors);
         });
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-        return Measured{std::move(line), seconds.count()};
+        result.timing.seconds = seconds.count();
+        return result;
       },
       [&](std::size_t index, const Measured& measured) {
         const Configuration& configuration = *todo[index];
         log.append(configuration.key, measured.line);
-        const nlohmann::ordered_json timing{
-            {"key", configuration.key}, {"run", run}, {"seconds", measured.seconds}};
-        timings << timing.dump() + "\n" << std::flush;
+        timings << timing_line(configuration.key, run, measured.timing) + "\n" << std::flush;
         if (!timings) throw SystemError("{}: cannot be written; go on with --resume", timings_path);
         if (!terminal) {
           spdlog::info("{}/{} {} ({:.2f} s)", index + 1, todo.size(), describe(configuration.point),
-                       measured.seconds);
+                       measured.timing.seconds);
         }
       });
 }
@@ -215,8 +218,13 @@ ExitCode run_sweep(const Arguments& arguments) {
       fmt::print("{}\n", log.lines().at(configuration.key));
     }
   } else {
-    const std::string quality = summary_table(plan, log.lines());
-    fmt::print("{}{}{}", quality, quality.empty() || fused.table.empty() ? "" : "\n", fused.table);
+    std::string_view space;
+    for (const std::string& table : {summary_table(plan, log.lines(), read_timings(folder)), fused.table,
+                                     capacity_table(plan, log.lines())}) {
+      if (table.empty()) continue;
+      fmt::print("{}{}", space, table);
+      space = "\n";
+    }
   }
   return fused.passed ? ExitCode::done : ExitCode::gate_failed;
 }

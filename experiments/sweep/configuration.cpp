@@ -101,8 +101,12 @@ void check_fused(const Point& point, const CodecOptions& codec) {
     throw UsageError("measure fused takes no {} {}; leave it out with: exclude = {}", info(mode).name,
                      point[mode], rule(point, {Axis::measure, mode}));
   }
-  if (codec.alpha != AlphaTarget::unbiased) {
-    throw UsageError("measure fused fits no alpha; leave it out with: exclude = {}",
+  if (codec.equalise_values) {
+    throw UsageError("measure fused does not equalise values; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::equalise}));
+  }
+  if (codec.alpha != AlphaTarget::unbiased || codec.fixed_alpha) {
+    throw UsageError("measure fused takes the unbiased alpha alone; leave it out with: exclude = {}",
                      rule(point, {Axis::measure, Axis::alpha}));
   }
 }
@@ -114,6 +118,20 @@ std::string digest(const Configuration& configuration) {
   if (!configuration.capture_sha256.empty()) canonical["source"] = "capture " + configuration.capture_sha256;
   canonical["result_format"] = kResultFormat;
   return sha256_hex(canonical.dump());
+}
+
+void configure_capacity(Configuration& configuration) {
+  const Point& point = configuration.point;
+  if (!configuration.codec.quantise_keys || !configuration.codec.quantise_values) {
+    throw UsageError("measure capacity counts keys and values; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::key_mode, Axis::value_mode}));
+  }
+  configuration.data.head_dim = number<int>(point[Axis::d]);
+  check(point, configuration, configuration.data.head_dim, false);
+  configuration.capacity = {number<std::uint64_t>(point[Axis::memory]),
+                            number<std::uint64_t>(point[Axis::memory_share]),
+                            number<std::uint64_t>(point[Axis::heads])};
+  configuration.work = 1;
 }
 
 }  // namespace
@@ -144,12 +162,15 @@ void normalise(Point& point) {
   const auto clear = [&](std::initializer_list<Axis> of) {
     for (const Axis axis : of) point[axis].clear();
   };
-  if (point[Axis::measure] == kFused) {
-    clear({Axis::queries});
+  if (point[Axis::measure] == kCapacity) {
+    clear({Axis::source, Axis::rows, Axis::queries, Axis::gqa, Axis::seed, Axis::backend, Axis::rotation,
+           Axis::sketch, Axis::alpha, Axis::equalise, Axis::scale});
   } else {
-    clear({Axis::measure, Axis::heads, Axis::gqa});
+    clear({Axis::memory, Axis::memory_share});
   }
-  const bool synthetic = !capture_file(point[Axis::source]);
+  if (point[Axis::measure] == kFused) clear({Axis::queries});
+  if (point[Axis::measure] == kQuality) clear({Axis::measure, Axis::heads, Axis::gqa});
+  const bool synthetic = !is_capture(point[Axis::source]);
   if (!synthetic) clear({Axis::d, Axis::rows, Axis::queries});
   const auto storage = [&](Axis mode) { return storage_codec_named(point[mode]); };
   const auto of_core = [&](Axis mode) { return point[mode] != kNone && storage(mode) == nullptr; };
@@ -162,7 +183,8 @@ void normalise(Point& point) {
   if (!has_bits(Axis::key_mode)) clear({Axis::key_bits});
   if (point[Axis::key_mode] != "prod") clear({Axis::sketch, Axis::alpha});
   if (!has_bits(Axis::value_mode)) clear({Axis::value_bits});
-  if (point[Axis::value_mode] != "group") clear({Axis::group_size});
+  if (point[Axis::value_mode] != "group") clear({Axis::group_size, Axis::equalise});
+  if (point[Axis::equalise] == kNone) clear({Axis::equalise});
   if (point[Axis::key_mode] != "mse" && !rotates(Axis::key_mode) && !rotated_values) clear({Axis::scale});
   if (!rotated_keys && !rotated_values) {
     clear({Axis::rotation});
@@ -197,13 +219,23 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
     if (!point[Axis::group_size].empty()) codec.value.group_size = number<int>(point[Axis::group_size]);
   }
   choose(Axis::sketch, codec.key.sketch);
-  choose(Axis::alpha, codec.alpha);
+  if (const std::string& alpha = point[Axis::alpha]; !alpha.empty() && alpha.front() <= '9') {
+    codec.fixed_alpha = number<double>(alpha);
+  } else {
+    choose(Axis::alpha, codec.alpha);
+  }
+  codec.equalise_values = point[Axis::equalise] == kChannel;
   choose(Axis::rotation, codec.rotation);
   codec.value.scale = codec.key.scale;
   codec.seed = number<std::uint64_t>(point[Axis::seed]);
   if (point[Axis::measure] == kFused) {
     check_fused(point, codec);
     configuration.fused = {number<int>(point[Axis::heads]), number<int>(point[Axis::gqa])};
+  }
+  if (point[Axis::measure] == kCapacity) {
+    configure_capacity(configuration);
+    configuration.key = digest(configuration);
+    return configuration;
   }
 
   const CaptureFacts* capture = captures.find(point[Axis::source]);

@@ -14,7 +14,7 @@ namespace tq {
 
 // Of what a result line is; part of its key. Raised when the same configuration gives other numbers or a line
 // other fields.
-inline constexpr int kResultFormat = 1;
+inline constexpr int kResultFormat = 2;
 
 // What planning must know of a capture.
 struct CaptureFacts {
@@ -42,22 +42,33 @@ struct FusedShape {
   int group = 1;  // query heads a KV head
 };
 
+// What `measure = capacity` fills.
+struct CapacityShape {
+  std::uint64_t memory = 0;   // bytes of the device
+  std::uint64_t percent = 0;  // of it that the cache may fill
+  std::uint64_t kv_heads = 1;
+};
+
 // One measurement of a sweep.
 struct Configuration {
   Point point;  // effective values; "" where an axis makes no difference
   CodecOptions codec;
   DataKey data;
-  std::optional<FusedShape> fused;  // none: `measure = quality`
-  std::string capture_sha256;       // "" for synthetic data
+  std::optional<FusedShape> fused;  // neither this nor the next: `measure = quality`
+  std::optional<CapacityShape> capacity;
+  std::string capture_sha256;  // "" for synthetic data
   int num_kv_heads = 1;
   std::size_t work = 0;  // vectors' worth of it, for the remaining time
   // SHA-256 of the effective values, the capture's content (not its name) and kResultFormat.
   std::string key;
+
+  // Whether `data` says on what it is measured.
+  bool has_data() const { return !fused && !capacity; }
 };
 
-// Clears the axes that make no difference: what only the other measure reads, sizes of synthetic data for a
-// capture, the group size of rotated values, the scale rule of prod keys, the bits of codecs that come in one size, ... so that
-// one measurement has one point.
+// Clears the axes that make no difference: what only other measures read, sizes of synthetic data for a
+// capture, the group size of rotated values, the scale rule of prod keys, the bits of codecs that come in one
+// size, equalise where it is none, ... so that one measurement has one point.
 void normalise(Point& point);
 
 // Throws UsageError for a combination that cannot be measured, and says how to exclude it.

@@ -4,20 +4,19 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "core/tile.h"
 #include "experiments/sample.h"
 
 namespace tq {
 namespace {
 
-constexpr std::string_view kCapturePrefix = "capture:";
+constexpr std::string_view kSampleSource = "sample", kCapturePrefix = "capture:";
 // Of a capture that is kept in memory, as float32.
 constexpr std::size_t kResidentBytes = std::size_t{1} << 30;
 constexpr std::size_t kBlockRows = 4096;
 
 // One layer with one head, whose queries all see every row. Substreams are those of
 // write_synthetic_capture().
-LayerContext synthetic_layer(const DataKey& key) {
+LayerContext synthetic_layer(const DataKey& key, int threads) {
   const std::size_t d = static_cast<std::size_t>(key.head_dim);
   const SyntheticSpec spec{.distribution = key.distribution, .head_dim = key.head_dim};
   auto blocks = std::make_shared<std::vector<TokenBlock>>();
@@ -37,19 +36,22 @@ LayerContext synthetic_layer(const DataKey& key) {
   queries.positions.assign(key.queries, 0);
   queries.sequence_ids.assign(key.queries, 0);
 
-  const auto rows_of = [&](Tensor tensor) {
-    return SyntheticRows(spec, key.seed, static_cast<std::uint32_t>(tensor));
+  struct Part {
+    Tensor tensor;
+    std::size_t begin, count;
+    float* out;
   };
-#pragma omp parallel for schedule(dynamic) num_threads(team_size(3))
-  for (int task = 0; task < 3; ++task) {
-    const Tensor tensor = static_cast<Tensor>(task);
-    SyntheticRows rows = rows_of(tensor);
-    if (tensor == Tensor::q) {
-      rows.next(key.queries, queries.q.data());
-    } else if (tensor == Tensor::k ? key.keys : key.values) {
-      for (TokenBlock& block : *blocks)
-        rows.next(block.count, (tensor == Tensor::k ? block.k : block.v).data());
-    }
+  std::vector<Part> parts;
+  for (TokenBlock& block : *blocks) {
+    if (key.keys) parts.push_back({Tensor::k, block.begin, block.count, block.k.data()});
+    if (key.values) parts.push_back({Tensor::v, block.begin, block.count, block.v.data()});
+  }
+  if (key.queries > 0) parts.push_back({Tensor::q, 0, key.queries, queries.q.data()});
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (const Part& part : parts) {
+    SyntheticRows rows(spec, key.seed, static_cast<std::uint32_t>(part.tensor));
+    rows.skip(part.begin);
+    rows.next(part.count, part.out);
   }
   LayerInfo info;
   info.head_dim = key.head_dim;
@@ -75,7 +77,7 @@ bool fits_in_memory(const CaptureInfo& info) {
 }  // namespace
 
 std::string canonical_source(std::string_view text) {
-  if (text == "sample" || (text.starts_with(kCapturePrefix) && text.size() > kCapturePrefix.size())) {
+  if (text == kSampleSource || (text.starts_with(kCapturePrefix) && text.size() > kCapturePrefix.size())) {
     return std::string(text);
   }
   try {
@@ -85,15 +87,19 @@ std::string canonical_source(std::string_view text) {
   }
 }
 
+bool is_capture(std::string_view source) {
+  return source == kSampleSource || source.starts_with(kCapturePrefix);
+}
+
 std::optional<std::string> capture_file(const std::string& source) {
-  if (source == "sample") return sample_capture_path();
+  if (source == kSampleSource) return sample_capture_path();
   if (source.starts_with(kCapturePrefix)) return source.substr(kCapturePrefix.size());
   return std::nullopt;
 }
 
-DataSource::DataSource(const DataKey& key) {
+DataSource::DataSource(const DataKey& key, int threads) {
   if (!key.capture) {
-    layers_.push_back(synthetic_layer(key));
+    layers_.push_back(synthetic_layer(key, threads));
     return;
   }
   CaptureReader capture(*key.capture);
@@ -127,7 +133,7 @@ std::shared_ptr<const DataSource> DataSources::get(const DataKey& key) {
     if (known == key) return source;
   }
   if (latest_.size() == 2) latest_.pop_front();
-  latest_.emplace_back(key, std::make_shared<DataSource>(key));
+  latest_.emplace_back(key, std::make_shared<DataSource>(key, threads_));
   return latest_.back().second;
 }
 

@@ -19,6 +19,8 @@ namespace tq {
 
 // The values of the axis `source`: a synthetic distribution, "sample", or "capture:FILE". Throws UsageError.
 std::string canonical_source(std::string_view text);
+// Whether a canonical source is a capture's, not a distribution. Looks at no file.
+bool is_capture(std::string_view source);
 // The file of "sample" or "capture:FILE"; none for a distribution.
 std::optional<std::string> capture_file(const std::string& source);
 
@@ -37,7 +39,8 @@ struct DataKey {
 // large; those are read again by every measurement. Safe to share between threads.
 class DataSource {
  public:
-  explicit DataSource(const DataKey& key);
+  // Synthetic rows are drawn on `threads` threads, and do not depend on their number.
+  DataSource(const DataKey& key, int threads);
   CaptureReport measure(const CodecOptions& options, const CacheBackend& backend,
                         const Progress& progress) const;
 
@@ -46,12 +49,16 @@ class DataSource {
   std::vector<LayerContext> layers_;
 };
 
-// Makes sources, and keeps the two latest: configurations that share their data come one after the other.
+// Makes sources, one at a time, and keeps the two latest: configurations that share their data come one after
+// the other, so that each is made once. Who asks meanwhile waits, hence all of the machine's `threads` are
+// put to it.
 class DataSources {
  public:
+  explicit DataSources(int threads) : threads_(threads) {}
   std::shared_ptr<const DataSource> get(const DataKey& key);
 
  private:
+  int threads_;
   std::mutex mutex_;
   std::deque<std::pair<DataKey, std::shared_ptr<const DataSource>>> latest_;
 };

@@ -21,11 +21,11 @@ Json metrics_json(const LayerReport& report) {
   return metrics;
 }
 
-double ratio(int fp16_bytes, int bytes) {
+}  // namespace
+
+double compression(int fp16_bytes, int bytes) {
   return bytes > 0 ? static_cast<double>(fp16_bytes) / static_cast<double>(bytes) : 0;
 }
-
-}  // namespace
 
 int padding_bytes(const KeyConfig& key, int head_dim) {
   constexpr int kUpstreamBits = 4;
@@ -46,16 +46,23 @@ std::string result_line(const Configuration& configuration, const CaptureReport&
   line["bytes_per_token"] = overall.bytes_per_token;
   line["padded_bytes_per_token"] = padded;
   line["fp16_bytes_per_token"] = overall.fp16_bytes_per_token;
-  line["compression"] = ratio(overall.fp16_bytes_per_token, overall.bytes_per_token);
-  line["padded_compression"] = ratio(overall.fp16_bytes_per_token, padded);
+  line["compression"] = compression(overall.fp16_bytes_per_token, overall.bytes_per_token);
+  line["padded_compression"] = compression(overall.fp16_bytes_per_token, padded);
+  for (const auto& [name, bytes] :
+       {std::pair("rotation_bytes", report.rotation_bytes), std::pair("sketch_bytes", report.sketch_bytes),
+        std::pair("equalisation_bytes", report.equalisation_bytes)}) {
+    if (bytes > 0) line[name] = bytes;
+  }
+  if (overall.alpha) line["alpha"] = *overall.alpha;
   line["metrics"] = metrics_json(overall);
   if (configuration.data.capture) {
     Json layers = Json::array();
     for (const LayerReport& layer : report.layers) {
-      layers.push_back({{"layer", layer.layer},
-                        {"head_dim", layer.head_dim},
-                        {"bytes_per_token", layer.bytes_per_token},
-                        {"metrics", metrics_json(layer)}});
+      Json entry{
+          {"layer", layer.layer}, {"head_dim", layer.head_dim}, {"bytes_per_token", layer.bytes_per_token}};
+      if (layer.alpha) entry["alpha"] = *layer.alpha;
+      entry["metrics"] = metrics_json(layer);
+      layers.push_back(std::move(entry));
     }
     line["layers"] = layers;
   }

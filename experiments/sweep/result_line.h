@@ -18,8 +18,12 @@ inline constexpr std::string_view kLineStart = R"({"key":")";
 // holds no times. Metrics are {"mean", "half_width"}; half_width is 95 %: 1.96 standard errors of one seed
 // (see LayerEvaluation::standard_errors), null where there is none. Bytes are those of all KV heads of all
 // layers, of what is quantised; the padded ones count key indices as upstream's table does, at no fewer than
-// four bits.
+// four bits. "alpha" is there for prod keys, "rotation_bytes", "sketch_bytes" and "equalisation_bytes" for
+// codecs that store such things once, whatever the number of tokens.
 std::string result_line(const Configuration& configuration, const CaptureReport& report);
+
+// FP16 bytes over bytes.
+double compression(int fp16_bytes, int bytes);
 
 // Bytes that upstream's count adds to a key vector: it gives indices of fewer than four bits four.
 int padding_bytes(const KeyConfig& key, int head_dim);

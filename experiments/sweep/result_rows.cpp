@@ -30,8 +30,8 @@ class LineReader {
       row.capture_sha256 = line_["capture_sha256"].get<std::string>();
     }
     add_values(row.values, line_);
-    for (const char* name :
-         {"bytes_per_token", "padded_bytes_per_token", "compression", "padded_compression"}) {
+    for (const char* name : {"bytes_per_token", "padded_bytes_per_token", "compression", "padded_compression",
+                             "rotation_bytes", "sketch_bytes", "equalisation_bytes", "alpha"}) {
       require(!line_.contains(name) || row.values.contains(name), name);
     }
     if (line_.contains("pass")) {
@@ -125,6 +125,13 @@ const std::vector<MetricInfo>& result_metrics() {
       {"cosine", "cosine of the output", Better::higher},
       {"lse_error", "error of log-sum-exp", Better::lower},
       {"pass", "passes", Better::higher},
+      {"max_tokens", "largest context in tokens", Better::higher},
+      {"padded_max_tokens", "largest context in tokens, padded", Better::higher},
+      {"fp16_max_tokens", "largest context in tokens, FP16", Better::higher},
+      {"rotation_bytes", "bytes of the rotation", Better::lower},
+      {"sketch_bytes", "bytes of the sketch", Better::lower},
+      {"equalisation_bytes", "bytes of the channels' scales", Better::lower},
+      {"alpha", "alpha", Better::unknown},
       {"bytes_per_token", "bytes a token", Better::lower},
       {"padded_bytes_per_token", "padded bytes a token", Better::lower},
       {"compression", "compression against FP16", Better::higher},

@@ -56,7 +56,8 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Cap
   std::set<std::string> backends;
   for (const Configuration& configuration : plan.configurations) {
     if (!configuration.point[Axis::seed].empty()) seeds.insert(configuration.codec.seed);
-    backends.insert(configuration.point[Axis::backend]);
+    if (const std::string& backend = configuration.point[Axis::backend]; !backend.empty())
+      backends.insert(backend);
   }
   Json inputs = Json::array();
   for (const auto& [source, facts] : captures.all()) {

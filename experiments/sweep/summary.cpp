@@ -21,12 +21,24 @@ using Json = nlohmann::json;
 struct Row {
   Point point;  // without the seed
   std::vector<Json> lines;
+  std::vector<Timing> timings;  // of those that have one
 };
 
 struct Estimate {
   double mean;
   std::optional<double> half_width;
 };
+
+// Of the mean of one value a seed: Student's interval, `own` when there is one seed.
+Estimate over_seeds(const std::vector<double>& values, std::optional<double> own) {
+  const double n = static_cast<double>(values.size());
+  double mean = 0, squares = 0;
+  for (const double value : values) mean += value / n;
+  if (values.size() < 2) return Estimate{mean, own};
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  const double t = boost::math::quantile(boost::math::students_t(n - 1), 0.975);
+  return Estimate{mean, t * std::sqrt(squares / (n - 1) / n)};
+}
 
 std::optional<Estimate> estimate(const Row& row, const char* metric) {
   std::vector<double> means;
@@ -37,13 +49,39 @@ std::optional<Estimate> estimate(const Row& row, const char* metric) {
     means.push_back((*found)["mean"].get<double>());
     if (!(*found)["half_width"].is_null()) own = (*found)["half_width"].get<double>();
   }
-  const double n = static_cast<double>(means.size());
-  double mean = 0, squares = 0;
-  for (const double value : means) mean += value / n;
-  if (means.size() < 2) return Estimate{mean, own};
-  for (const double value : means) squares += (value - mean) * (value - mean);
-  const double t = boost::math::quantile(boost::math::students_t(n - 1), 0.975);
-  return Estimate{mean, t * std::sqrt(squares / (n - 1) / n)};
+  return over_seeds(means, own);
+}
+
+// Stored once, whatever the number of tokens.
+constexpr std::array<std::pair<const char*, const char*>, 3> kStoredOnce{
+    {{"rotation_bytes", "rotation bytes"},
+     {"sketch_bytes", "sketch bytes"},
+     {"equalisation_bytes", "channel bytes"}}};
+
+// Million vectors a second.
+struct SpeedColumn {
+  const char* title;
+  CodecTimes Timing::*side;
+  double CodecTimes::*seconds;
+};
+constexpr std::array<SpeedColumn, 6> kSpeedColumns{{
+    {"key enc Mvec/s", &Timing::keys, &CodecTimes::encode_seconds},
+    {"key dec Mvec/s", &Timing::keys, &CodecTimes::decode_seconds},
+    {"key enc+dec Mvec/s", &Timing::keys, &CodecTimes::one_pass_seconds},
+    {"value enc Mvec/s", &Timing::values, &CodecTimes::encode_seconds},
+    {"value dec Mvec/s", &Timing::values, &CodecTimes::decode_seconds},
+    {"value enc+dec Mvec/s", &Timing::values, &CodecTimes::one_pass_seconds},
+}};
+
+std::optional<Estimate> speed(const Row& row, const SpeedColumn& column) {
+  std::vector<double> speeds;
+  for (const Timing& timing : row.timings) {
+    const CodecTimes& side = timing.*column.side;
+    if (side.*column.seconds > 0)
+      speeds.push_back(static_cast<double>(side.vectors) / (side.*column.seconds) / 1e6);
+  }
+  if (speeds.empty()) return std::nullopt;
+  return over_seeds(speeds, std::nullopt);
 }
 
 // As many decimals as show the half-width with two digits.
@@ -57,31 +95,43 @@ std::string cell(const std::optional<Estimate>& estimate) {
   return fmt::format("{:.{}f} +- {:.{}f}", estimate->mean, decimals, width, decimals);
 }
 
-std::vector<Row> collect(const SweepPlan& plan, const std::map<std::string, std::string>& lines) {
+std::string speed_cell(const std::optional<Estimate>& estimate) {
+  if (!estimate) return "-";
+  if (!estimate->half_width) return fmt::format("{:.2f}", estimate->mean);
+  return fmt::format("{:.2f} +- {:.2f}", estimate->mean, *estimate->half_width);
+}
+
+std::vector<Row> collect(const SweepPlan& plan, const std::map<std::string, std::string>& lines,
+                         const std::map<std::string, Timing>& timings) {
   std::vector<Row> rows;
   std::map<std::string, std::size_t> index;
   for (const Configuration& configuration : plan.configurations) {
     const auto line = lines.find(configuration.key);
-    if (line == lines.end() || configuration.fused) continue;
+    if (line == lines.end() || !configuration.has_data()) continue;
     Point point = configuration.point;
     point[Axis::seed].clear();
     const auto [place, is_new] = index.emplace(describe(point), rows.size());
-    if (is_new) rows.push_back({point, {}});
+    if (is_new) rows.push_back({point, {}, {}});
     rows[place->second].lines.push_back(Json::parse(line->second));
+    if (const auto timing = timings.find(configuration.key); timing != timings.end()) {
+      rows[place->second].timings.push_back(timing->second);
+    }
   }
   return rows;
 }
 
 }  // namespace
 
-std::string summary_table(const SweepPlan& plan, const std::map<std::string, std::string>& lines) {
-  const std::vector<Row> rows = collect(plan, lines);
+std::string summary_table(const SweepPlan& plan, const std::map<std::string, std::string>& lines,
+                          const std::map<std::string, Timing>& timings) {
+  const std::vector<Row> rows = collect(plan, lines, timings);
   if (rows.empty()) return "";
   std::vector<Axis> varying;
   for (const AxisInfo& axis : axes()) {
     std::set<std::string> values;
     for (const Row& row : rows) values.insert(row.point[axis.axis]);
-    values.erase("");  // where an axis makes no difference follows from the others
+    // Where an axis makes no difference follows from the others; that equalise is none does not.
+    if (axis.axis != Axis::equalise) values.erase("");
     if (values.size() > 1) varying.push_back(axis.axis);
   }
   std::vector<const MetricColumn*> columns;
@@ -94,6 +144,20 @@ std::string summary_table(const SweepPlan& plan, const std::map<std::string, std
   for (const Axis axis : varying) header.emplace_back(info(axis).name);
   for (const MetricColumn* column : columns) header.emplace_back(column->title);
   header.insert(header.end(), {"bytes/token", "padded", "vs FP16", "padded"});
+  std::vector<const char*> stored_once;  // where it differs between codecs
+  for (const auto& [name, title] : kStoredOnce) {
+    std::set<std::size_t> sizes;
+    for (const Row& row : rows) sizes.insert(row.lines.front().value(name, std::size_t{0}));
+    if (sizes.size() < 2) continue;
+    stored_once.push_back(name);
+    header.emplace_back(title);
+  }
+  std::vector<const SpeedColumn*> speeds;
+  for (const SpeedColumn& column : kSpeedColumns) {
+    if (std::none_of(rows.begin(), rows.end(), [&](const Row& row) { return speed(row, column); })) continue;
+    speeds.push_back(&column);
+    header.emplace_back(column.title);
+  }
   Table table(header);
   std::set<std::size_t> seeds;
   for (const Row& row : rows) {
@@ -106,6 +170,10 @@ std::string summary_table(const SweepPlan& plan, const std::map<std::string, std
     cells.push_back(fmt::format("{}", line["padded_bytes_per_token"].get<int>()));
     cells.push_back(fmt::format("{:.2f}x", line["compression"].get<double>()));
     cells.push_back(fmt::format("{:.2f}x", line["padded_compression"].get<double>()));
+    for (const char* name : stored_once) {
+      cells.push_back(line.contains(name) ? fmt::format("{}", line[name].get<std::size_t>()) : "-");
+    }
+    for (const SpeedColumn* column : speeds) cells.push_back(speed_cell(speed(row, *column)));
     table.row(cells);
   }
   std::string text = "+-: half of the 95 % interval, ";
@@ -116,7 +184,10 @@ std::string summary_table(const SweepPlan& plan, const std::map<std::string, std
   } else {
     text += "over seeds (Student's t)";
   }
-  return text + "\npadded: key indices at no fewer than four bits, as upstream counts them\n\n" +
+  return text +
+         "\npadded: key indices at no fewer than four bits, as upstream counts them; Mvec/s: million vectors "
+         "a "
+         "second of wall time in the codec\n\n" +
          table.text();
 }
 

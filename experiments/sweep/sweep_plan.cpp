@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <unordered_set>
 
 #include "core/error.h"
 
@@ -13,6 +14,16 @@ bool matches(const ExcludeRule& rule, const Point& point) {
     const auto& [axis, values] = condition;
     return std::find(values.begin(), values.end(), point[axis]) != values.end();
   });
+}
+
+// What tells points apart, quicker than describe(): products have hundreds of thousands of points.
+std::string joined(const Point& point) {
+  std::string text;
+  for (const AxisInfo& axis : axes()) {
+    text += point[axis.axis];
+    text += '\n';
+  }
+  return text;
 }
 
 }  // namespace
@@ -38,7 +49,8 @@ ExcludeRule parse_exclude_rule(std::string_view text) {
 SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
                      const std::vector<ExcludeRule>& rules, CaptureCatalogue& captures) {
   SweepPlan plan;
-  std::set<std::string> points, keys;
+  std::unordered_set<std::string> points;
+  std::set<std::string> keys;
   std::array<std::size_t, kAxes> at{};  // a counter whose last digit turns fastest
   for (;;) {
     Point point;
@@ -47,7 +59,7 @@ SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
       point[axis.axis] = values[i][at[i]];
     }
     normalise(point);
-    if (!points.insert(describe(point)).second) {
+    if (!points.insert(joined(point)).second) {
       ++plan.repeated;
     } else if (std::any_of(rules.begin(), rules.end(),
                            [&](const auto& rule) { return matches(rule, point); })) {

@@ -116,6 +116,26 @@ TEST_CASE("bits64 takes the low half first") {
   CHECK(whole.bits64() == (low | high << 32));
 }
 
+TEST_CASE("skip leaves out what would have come") {
+  const std::vector<std::uint32_t> numbers = first(Random(7, RandomStream::synthetic), 60);
+  for (std::size_t before = 0; before < 10; ++before) {
+    for (std::size_t skipped = 0; skipped < 40; ++skipped) {
+      Random random(7, RandomStream::synthetic);
+      for (std::size_t i = 0; i < before; ++i) random.bits32();
+      random.skip(skipped);
+      CHECK(first(random, 9) ==
+            std::vector<std::uint32_t>(numbers.begin() + static_cast<std::ptrdiff_t>(before + skipped),
+                                       numbers.begin() + static_cast<std::ptrdiff_t>(before + skipped + 9)));
+    }
+  }
+  // The block index carries into its upper half: block 2^32 + 1, word 2.
+  Random random(7, RandomStream::synthetic);
+  random.skip(3);
+  random.skip((std::uint64_t{4} << 32) + 3);
+  const std::uint32_t stream = static_cast<std::uint32_t>(RandomStream::synthetic);
+  CHECK(random.bits32() == tq::reference::philox4x32_10({1, 1, 0, stream}, {7, 0})[2]);
+}
+
 TEST_CASE("uniform and normal numbers have their moments") {
   constexpr int kCount = 400000;
   Random uniforms = test_random(2), normals = test_random(3);

@@ -105,6 +105,21 @@ TEST_CASE("sequences are the same whatever the blocks, and differ by substream")
   CHECK(rows_of(spec, 1) != whole);
 }
 
+TEST_CASE("a sequence can be entered anywhere") {
+  for (const tq::Distribution law :
+       {tq::Distribution::gaussian, tq::Distribution::laplace, tq::Distribution::student_t,
+        tq::Distribution::sphere, tq::Distribution::outliers}) {
+    const tq::SyntheticSpec spec{.distribution = law, .head_dim = 7, .outlier_channels = 2};
+    const std::vector<float> whole = rows_of(spec, 3);
+    tq::SyntheticRows rows(spec, kSeed, 3);
+    std::vector<float> part(7 * 5);
+    rows.next(1, part.data());
+    rows.skip(1233);
+    rows.next(5, part.data());
+    CHECK(part == std::vector<float>(whole.begin() + 7 * 1234, whole.begin() + 7 * 1239));
+  }
+}
+
 TEST_CASE("names of the laws and their refusal") {
   for (const auto law : {tq::Distribution::gaussian, tq::Distribution::laplace, tq::Distribution::student_t,
                          tq::Distribution::sphere, tq::Distribution::outliers}) {

@@ -1,0 +1,91 @@
+#include "experiments/sweep/capacity.h"
+
+#include <fmt/format.h>
+
+#include <set>
+#include <vector>
+
+#include "experiments/sweep/result_line.h"
+#include "experiments/table.h"
+
+namespace tq {
+namespace {
+
+// Bytes of a token and KV head.
+struct HeadBytes {
+  int stored, padded, fp16;
+};
+
+HeadBytes head_bytes(const CodecOptions& codec, int d) {
+  const int keys =
+      codec.key_storage ? bytes_per_token(*codec.key_storage, d) : bytes_per_token(codec.key, d);
+  const int values =
+      codec.value_storage ? bytes_per_token(*codec.value_storage, d) : bytes_per_token(codec.value, d);
+  const int padding = codec.key_storage ? 0 : padding_bytes(codec.key, d);
+  return {keys + values, keys + values + padding, 2 * 2 * d};
+}
+
+std::uint64_t max_tokens(const CapacityShape& shape, int bytes) {
+  return shape.memory * shape.percent / (100 * shape.kv_heads * static_cast<std::uint64_t>(bytes));
+}
+
+std::vector<Axis> varying_axes(const std::vector<const Configuration*>& rows) {
+  std::vector<Axis> varying;
+  for (const AxisInfo& axis : axes()) {
+    std::set<std::string> values;
+    for (const Configuration* row : rows) values.insert(row->point[axis.axis]);
+    if (values.size() > 1) varying.push_back(axis.axis);
+  }
+  return varying;
+}
+
+}  // namespace
+
+std::string capacity_line(const Configuration& configuration) {
+  const CapacityShape& shape = *configuration.capacity;
+  const HeadBytes bytes = head_bytes(configuration.codec, configuration.data.head_dim);
+  const auto of_all_heads = [&](int head) { return shape.kv_heads * static_cast<std::uint64_t>(head); };
+  nlohmann::ordered_json line;
+  line["key"] = configuration.key;
+  line["configuration"] = to_json(configuration.point);
+  line["bytes_per_token"] = of_all_heads(bytes.stored);
+  line["padded_bytes_per_token"] = of_all_heads(bytes.padded);
+  line["fp16_bytes_per_token"] = of_all_heads(bytes.fp16);
+  line["compression"] = compression(bytes.fp16, bytes.stored);
+  line["padded_compression"] = compression(bytes.fp16, bytes.padded);
+  line["metrics"] = {{"max_tokens", max_tokens(shape, bytes.stored)},
+                     {"padded_max_tokens", max_tokens(shape, bytes.padded)},
+                     {"fp16_max_tokens", max_tokens(shape, bytes.fp16)}};
+  return line.dump();
+}
+
+std::string capacity_table(const SweepPlan& plan, const std::map<std::string, std::string>& lines) {
+  std::vector<const Configuration*> rows;
+  for (const Configuration& configuration : plan.configurations) {
+    if (configuration.capacity) rows.push_back(&configuration);
+  }
+  if (rows.empty()) return "";
+  const std::vector<Axis> varying = varying_axes(rows);
+  std::vector<std::string> header;
+  for (const Axis axis : varying) header.emplace_back(info(axis).name);
+  header.insert(header.end(), {"bytes", "max context", "vs FP16", "padded", "max context", "vs FP16"});
+  Table table(header);
+  for (const Configuration* row : rows) {
+    const nlohmann::json line = nlohmann::json::parse(lines.at(row->key)), metrics = line["metrics"];
+    std::vector<std::string> cells;
+    for (const Axis axis : varying) cells.push_back(row->point[axis].empty() ? "-" : row->point[axis]);
+    const auto add = [&](const char* bytes, const char* tokens, const char* ratio) {
+      cells.push_back(fmt::format("{}", line[bytes].get<std::uint64_t>() / row->capacity->kv_heads));
+      cells.push_back(fmt::format("{}", metrics[tokens].get<std::uint64_t>()));
+      cells.push_back(fmt::format("{:.2f}x", line[ratio].get<double>()));
+    };
+    add("bytes_per_token", "max_tokens", "compression");
+    add("padded_bytes_per_token", "padded_max_tokens", "padded_compression");
+    table.row(cells);
+  }
+  return "tokens that the share of a memory holds; bytes: of a token and KV head, keys and values\n"
+         "padded: key indices at no fewer than four bits, as upstream counts them\n\n" +
+         table.text();
+}
+
+}  // namespace tq
