@@ -1,6 +1,7 @@
 #include "experiments/sweep/alpha_plot.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "experiments/gnuplot.h"
 
@@ -8,6 +9,7 @@ namespace tq {
 namespace {
 
 constexpr double kFrameWidth = 640, kTextHeight = 14, kLetterWidth = 7;
+constexpr double kSameMark = 6;  // pixels
 
 // The curve goes through its targets: they are measured as its points are.
 std::vector<PlotPoint> line_of(const AlphaCurve& curve) {
@@ -24,21 +26,32 @@ double side_width(const AlphaPlot& plot) {
   return 25 + 60 + PlotScript::kLetterWidth * static_cast<double>(letters) + 20;
 }
 
+// Targets of a curve whose marks lie on each other share a label.
 void name_targets(const AlphaPlot& plot, PlotScript& script) {
   LabelPlacer placer(script.frame());
   for (const AlphaCurve& curve : plot.curves) {
     const std::vector<PlotPoint> line = line_of(curve);
     for (std::size_t i = 0; i < line.size(); ++i) {
-      placer.add_mark(script.pixel(line[i].x, line[i].y));
-      if (i > 0)
-        placer.add_line(script.pixel(line[i - 1].x, line[i - 1].y), script.pixel(line[i].x, line[i].y));
+      const PlotPoint& point = line[i];
+      placer.add_mark(script.pixel(point.x, point.y));
+      placer.add_line(script.pixel(point.x, point.y - point.half_width),
+                      script.pixel(point.x, point.y + point.half_width));
+      if (i > 0) placer.add_line(script.pixel(line[i - 1].x, line[i - 1].y), script.pixel(point.x, point.y));
     }
   }
   for (const AlphaCurve& curve : plot.curves) {
-    for (const AlphaTargetPoint& target : curve.targets) {
-      const Pixel point = script.pixel(target.at.x, target.at.y);
-      const double width = kLetterWidth * static_cast<double>(target.name.size()) + 4;
-      script.text_at(placer.place(point, width, kTextHeight, {0, -1}), point, target.name);
+    for (std::size_t i = 0; i < curve.targets.size();) {
+      const auto pixel = [&](std::size_t target) {
+        return script.pixel(curve.targets[target].at.x, curve.targets[target].at.y);
+      };
+      const Pixel point = pixel(i);
+      std::string text = curve.targets[i].name;
+      while (++i < curve.targets.size() &&
+             std::hypot(pixel(i).x - point.x, pixel(i).y - point.y) < kSameMark) {
+        text += ", " + curve.targets[i].name;
+      }
+      const double width = kLetterWidth * static_cast<double>(text.size()) + 4;
+      script.text_at(placer.place(point, width, kTextHeight, {0, -1}), point, text);
     }
   }
 }

@@ -15,8 +15,8 @@ struct AlphaTargetPoint {
 
 struct AlphaCurve {
   std::string label;
-  std::vector<PlotPoint> points;  // x: alpha, ascending
-  std::vector<AlphaTargetPoint> targets;
+  std::vector<PlotPoint> points;          // x: alpha, ascending
+  std::vector<AlphaTargetPoint> targets;  // by alpha
 };
 
 // A metric against alpha: one curve a sketch and number of bits, on each what the targets choose.

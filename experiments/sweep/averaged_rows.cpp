@@ -73,6 +73,9 @@ std::vector<AveragedRow> average_over_seeds(const std::vector<const ResultRow*>&
 
 std::string to_string(const Estimate& estimate, std::string_view sign) {
   if (!estimate.half_width) {
+    constexpr double kMostWhole = 1e15;
+    if (std::fabs(estimate.mean) < kMostWhole && estimate.mean == std::round(estimate.mean))
+      return fmt::format("{:.0f}", estimate.mean);
     const bool nearly_one = estimate.mean > 0.999 && estimate.mean < 1;
     return nearly_one ? fmt::format("{:.8f}", estimate.mean) : fmt::format("{:.6g}", estimate.mean);
   }

@@ -233,6 +233,8 @@ AlphaPlot alphas_of(const std::vector<AveragedRow>& rows, const MetricInfo& y) {
     curve.label = configuration_label(*kept[i], varying);
     std::stable_sort(curve.points.begin(), curve.points.end(),
                      [](const PlotPoint& a, const PlotPoint& b) { return a.x < b.x; });
+    std::stable_sort(curve.targets.begin(), curve.targets.end(),
+                     [](const AlphaTargetPoint& a, const AlphaTargetPoint& b) { return a.at.x < b.at.x; });
   }
   return plot;
 }

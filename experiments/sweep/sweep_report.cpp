@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "experiments/markdown.h"
+#include "experiments/sweep/axes.h"
 #include "experiments/sweep/result_log.h"
 #include "experiments/sweep/result_plots.h"
 
@@ -31,6 +32,9 @@ std::string group_name(const ResultRow& row) {
     return name;
   }
   for (const char* axis : {"source", "d", "rows", "queries"}) add(axis);
+  // Bytes of one side of the cache are no match for those of both.
+  if (row.axis("value-mode") == kNone) name += ", keys alone";
+  if (row.axis("key-mode") == kNone) name += ", values alone";
   return name;
 }
 
@@ -249,7 +253,7 @@ std::string published_section(const std::vector<ComparedFigure>& figures) {
     const PublishedFigure& figure = each.figure;
     table.row({markdown_text(describe_where(figure)), markdown_text(result_metric(figure.metric).title),
                each.ours ? to_string(*each.ours, "±") : "-", fmt::format("{:.10g}", figure.value),
-               each.ours ? fmt::format("{:+.3g}", each.ours->mean - figure.value) : "-",
+               each.ours ? fmt::format("{:+.4g}", each.ours->mean - figure.value) : "-",
                fmt::format("{:.3g}", figure.allowed), to_string(each.verdict), markdown_text(figure.source),
                markdown_text(figure.note)});
   }

@@ -10,7 +10,8 @@ namespace tq {
 
 // A sweep's results as Markdown, in sections.
 
-// The results of one input (or, of fused attention and the like, of one measure).
+// The results of one input, of codecs for both sides of the cache or for one of them; of fused attention and
+// the like all of one measure.
 struct ReportGroup {
   std::string name;
   std::vector<AveragedRow> rows;

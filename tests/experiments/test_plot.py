@@ -344,6 +344,18 @@ class PlotTest(unittest.TestCase):
         self.assertEqual(sorted(row[0] for row in blocks["line0"]), [row[0] for row in blocks["line0"]])
         self.assertEqual((len(blocks["line0"]), len(blocks["points0"]), len(blocks["targets"])), (5, 3, 4))
 
+    def test_targets_at_the_same_alpha_share_a_label(self):
+        lines = self.alphas()
+        mse = {(c["sketch"], c["seed"]): line for line in lines for c in [line["configuration"]] if c["alpha"] == "mse"}
+        for line in lines:
+            configuration = line["configuration"]
+            if configuration["alpha"] == "unbiased" and configuration["sketch"] == "gaussian":
+                same = mse["gaussian", configuration["seed"]]
+                line.update(alpha=same["alpha"], metrics=same["metrics"])
+        TQ.succeed("plot", self.write(lines), "--kind", "alpha", "--out", self.path("x.svg"))
+        texts = self.svg_texts(self.path("x.svg"))
+        self.assertEqual([texts.count(text) for text in ("mse, unbiased", "mse", "unbiased")], [1, 1, 1])
+
     def test_kinds_that_the_results_do_not_have(self):
         out = self.path("x.svg")
         self.refused(3, "no result has layers", arguments=(self.sweep, "--kind", "layers", "--out", out))

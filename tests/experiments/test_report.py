@@ -178,12 +178,16 @@ class ReportTest(unittest.TestCase):
         with open(out, encoding="utf-8") as file:
             self.assertEqual(file.read(), TQ.succeed("report", self.sweep).out)
 
-    def test_one_section_an_input(self):
+    def test_one_section_an_input_and_side(self):
         other = [line | {"key": line["key"][::-1], "configuration": line["configuration"] | {"source": "laplace"}}
                  for line in self.lines]
-        text = TQ.succeed("report", self.write(self.lines + other)).out
-        self.assertEqual([line for line in text.split("\n") if line.startswith("## source")],
-                         ["## source gaussian, d 64, rows 500, queries 0", "## source laplace, d 64, rows 500, queries 0"])
+        keys = self.lines[0] | {"key": "f" * 64, "metrics": {"key_relative_mse": {"mean": 0.1, "half_width": 0.01}},
+                                "configuration": self.lines[0]["configuration"] | {"key-mode": "mse", "value-mode": "none"}}
+        text = TQ.succeed("report", self.write(self.lines + other + [keys])).out
+        self.assertCountEqual([line for line in text.split("\n") if line.startswith("## source")],
+                              [f"## source {source}, d 64, rows 500, queries 0, {side} alone"
+                               for source, side in (("gaussian", "keys"), ("gaussian", "values"), ("laplace", "values"))])
+        self.assertIn("Pareto front: bytes a token against relative MSE of keys", tables(text))
 
     def test_fused_rows(self):
         table = tables(TQ.succeed("report", FUSED).out)["All 75 configurations"]
