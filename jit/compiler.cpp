@@ -116,8 +116,8 @@ std::vector<std::string> compile_options(const KernelSource& source, const Archi
       "--no-source-include",
       "--ptxas-options=-v",  // for ResourceUsage
   };
-  // Where there is a driver, NVRTC from 12.9 on answers what it has assembled before from a cache of the driver's,
-  // without ptxas's report. The cache here is CubinCache.
+  // Where there is a driver, NVRTC from 12.9 on answers what it has assembled before from a cache of the
+  // driver's, without ptxas's report. The cache here is CubinCache.
   const nvrtc::Version version = nvrtc::version();
   if (version.major > 12 || (version.major == 12 && version.minor >= 9)) options.push_back("--no-cache");
   options.insert(options.end(), source.options.begin(), source.options.end());

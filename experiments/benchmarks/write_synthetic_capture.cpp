@@ -1,4 +1,5 @@
-// Writes a synthetic capture of a given size, for benchmarks: write_synthetic_capture OUT GIGABYTES [DEFLATE_LEVEL].
+// Writes a synthetic capture of a given size, for benchmarks: write_synthetic_capture OUT GIGABYTES
+// [DEFLATE_LEVEL].
 #include <fmt/format.h>
 
 #include <cstdio>

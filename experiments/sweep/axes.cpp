@@ -163,8 +163,8 @@ const std::array<AxisInfo, kAxes>& axes() {
       {Axis::value_bits, "value-bits", "3", fmt::format("rotated 1..8, group 2/3/4/8, {}", storage_bits())},
       {Axis::group_size, "group-size", "32", "group values: coordinates that share a scale"},
       {Axis::equalise, "equalise", "none",
-        "group values: none, or channel (every channel is divided by its root mean square over the layer's "
-        "tokens, and multiplied by it after decoding)"},
+       "group values: none, or channel (every channel is divided by its root mean square over the layer's "
+       "tokens, and multiplied by it after decoding)"},
       {Axis::scale, "scale", "nc", "of what is rotated, but prod keys: nc, norm or ls"},
   }};
   return list;

@@ -17,8 +17,7 @@ struct HeadBytes {
 };
 
 HeadBytes head_bytes(const CodecOptions& codec, int d) {
-  const int keys =
-      codec.key_storage ? bytes_per_token(*codec.key_storage, d) : bytes_per_token(codec.key, d);
+  const int keys = codec.key_storage ? bytes_per_token(*codec.key_storage, d) : bytes_per_token(codec.key, d);
   const int values =
       codec.value_storage ? bytes_per_token(*codec.value_storage, d) : bytes_per_token(codec.value, d);
   const int padding = codec.key_storage ? 0 : padding_bytes(codec.key, d);

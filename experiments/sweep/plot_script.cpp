@@ -127,8 +127,7 @@ void PlotScript::text_at(const LabelPlacer::Place& place, const Pixel& point, co
     add("set arrow from {} to {} nohead front lw 0.7 lc rgb '#606060'\n", screen(point.x, point.y),
         screen(place.leader_end.x, place.leader_end.y));
   }
-  add("set label {} at {} center front\n", gnuplot_string(text),
-      screen(place.centre.x, place.centre.y));
+  add("set label {} at {} center front\n", gnuplot_string(text), screen(place.centre.x, place.centre.y));
 }
 
 Box PlotScript::frame() const { return {kLeft, kTop, kLeft + frame_width_, height_ - kBottom}; }

@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/math/distributions/students_t.hpp>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
+#include "experiments/sweep/averaged_rows.h"
 #include "experiments/sweep/metric_columns.h"
 #include "experiments/table.h"
 
@@ -24,32 +23,15 @@ struct Row {
   std::vector<Timing> timings;  // of those that have one
 };
 
-struct Estimate {
-  double mean;
-  std::optional<double> half_width;
-};
-
-// Of the mean of one value a seed: Student's interval, `own` when there is one seed.
-Estimate over_seeds(const std::vector<double>& values, std::optional<double> own) {
-  const double n = static_cast<double>(values.size());
-  double mean = 0, squares = 0;
-  for (const double value : values) mean += value / n;
-  if (values.size() < 2) return Estimate{mean, own};
-  for (const double value : values) squares += (value - mean) * (value - mean);
-  const double t = boost::math::quantile(boost::math::students_t(n - 1), 0.975);
-  return Estimate{mean, t * std::sqrt(squares / (n - 1) / n)};
-}
-
 std::optional<Estimate> estimate(const Row& row, const char* metric) {
-  std::vector<double> means;
-  std::optional<double> own;
+  std::vector<Estimate> seeds;
   for (const Json& line : row.lines) {
     const auto found = line["metrics"].find(metric);
     if (found == line["metrics"].end() || (*found)["mean"].is_null()) return std::nullopt;
-    means.push_back((*found)["mean"].get<double>());
-    if (!(*found)["half_width"].is_null()) own = (*found)["half_width"].get<double>();
+    Estimate& seed = seeds.emplace_back(Estimate{(*found)["mean"].get<double>(), std::nullopt});
+    if (!(*found)["half_width"].is_null()) seed.half_width = (*found)["half_width"].get<double>();
   }
-  return over_seeds(means, own);
+  return mean_over_seeds(seeds);
 }
 
 // Stored once, whatever the number of tokens.
@@ -74,25 +56,18 @@ constexpr std::array<SpeedColumn, 6> kSpeedColumns{{
 }};
 
 std::optional<Estimate> speed(const Row& row, const SpeedColumn& column) {
-  std::vector<double> speeds;
+  std::vector<Estimate> speeds;
   for (const Timing& timing : row.timings) {
     const CodecTimes& side = timing.*column.side;
     if (side.*column.seconds > 0)
-      speeds.push_back(static_cast<double>(side.vectors) / (side.*column.seconds) / 1e6);
+      speeds.push_back({static_cast<double>(side.vectors) / (side.*column.seconds) / 1e6, std::nullopt});
   }
   if (speeds.empty()) return std::nullopt;
-  return over_seeds(speeds, std::nullopt);
+  return mean_over_seeds(speeds);
 }
 
-// As many decimals as show the half-width with two digits.
 std::string cell(const std::optional<Estimate>& estimate) {
-  if (!estimate) return "-";
-  constexpr int kMostDecimals = 8;
-  const double width = estimate->half_width.value_or(0);
-  const int decimals =
-      width > 0 ? std::clamp(1 - static_cast<int>(std::floor(std::log10(width))), 1, kMostDecimals) : 5;
-  if (!estimate->half_width) return fmt::format("{:.{}f}", estimate->mean, decimals);
-  return fmt::format("{:.{}f} +- {:.{}f}", estimate->mean, decimals, width, decimals);
+  return estimate ? to_string(*estimate, "+-") : "-";
 }
 
 std::string speed_cell(const std::optional<Estimate>& estimate) {

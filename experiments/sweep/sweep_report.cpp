@@ -12,6 +12,7 @@
 #include "experiments/sweep/axes.h"
 #include "experiments/sweep/result_log.h"
 #include "experiments/sweep/result_plots.h"
+#include "experiments/sweep/timings.h"
 
 namespace tq {
 namespace {
@@ -154,17 +155,13 @@ std::string field(const Json& object, const char* name) {
   return value.is_string() ? markdown_text(value.get<std::string>()) : markdown_text(value.dump());
 }
 
-void add_speed(ResultRow& row, const Json& line, const char* side, const char* singular) {
-  if (!line.contains(side) || !line[side].is_object()) return;
-  const Json& times = line[side];
-  for (const auto& [name, title] :
-       {std::pair("encode_seconds", "encode"), std::pair("decode_seconds", "decode"),
-        std::pair("one_pass_seconds", "encode and decode")}) {
-    if (!times.contains("vectors") || !times["vectors"].is_number() || !times.contains(name) ||
-        !times[name].is_number() || !(times[name].get<double>() > 0))
-      continue;
-    const double speed = times["vectors"].get<double>() / times[name].get<double>() / 1e6;
-    row.values[fmt::format("{} {}, M vectors/s", singular, title)] = {speed, std::nullopt};
+void add_speed(ResultRow& row, const CodecTimes& times, const char* side) {
+  for (const auto& [seconds, title] :
+       {std::pair(times.encode_seconds, "encode"), std::pair(times.decode_seconds, "decode"),
+        std::pair(times.one_pass_seconds, "encode and decode")}) {
+    if (!(seconds > 0)) continue;
+    const double speed = static_cast<double>(times.vectors) / seconds / 1e6;
+    row.values[fmt::format("{} {}, M vectors/s", side, title)] = {speed, std::nullopt};
   }
 }
 
@@ -187,16 +184,12 @@ std::vector<ReportGroup> report_groups(const std::vector<ResultRow>& rows) {
 }
 
 void add_speeds(const std::string& folder, std::vector<ResultRow>& rows) {
-  std::map<std::string_view, ResultRow*> by_key;
-  for (ResultRow& row : rows) by_key.emplace(row.key, &row);
-  std::ifstream file(fs::path(folder) / kTimingsFile);
-  for (std::string text; std::getline(file, text);) {
-    const Json line = Json::parse(text, nullptr, false);
-    if (!line.is_object() || !line.contains("key") || !line["key"].is_string()) continue;
-    const auto row = by_key.find(line["key"].get_ref<const std::string&>());
-    if (row == by_key.end()) continue;
-    add_speed(*row->second, line, "keys", "keys");
-    add_speed(*row->second, line, "values", "values");
+  const std::map<std::string, Timing> timings = read_timings(folder);
+  for (ResultRow& row : rows) {
+    const auto timing = timings.find(row.key);
+    if (timing == timings.end()) continue;
+    add_speed(row, timing->second.keys, "keys");
+    add_speed(row, timing->second.values, "values");
   }
 }
 

@@ -12,8 +12,8 @@
 #include "datasets/synthetic.h"
 #include "tests/support/test_seed.h"
 
-// The numbers of calibration on the real sample are checked against NumPy in tests/experiments; here are the shapes of
-// captures that the sample does not have.
+// The numbers of calibration on the real sample are checked against NumPy in tests/experiments; here are the
+// shapes of captures that the sample does not have.
 
 namespace {
 
@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(fs::temp_directory_path() / ("tq-test-" + std::to_string(tq::test::test_seed()))) {
+  TemporaryFolder()
+      : path_(fs::temp_directory_path() / ("tq-test-" + std::to_string(tq::test::test_seed()))) {
     fs::create_directories(path_);
   }
   ~TemporaryFolder() { fs::remove_all(path_); }
@@ -33,8 +34,8 @@ class TemporaryFolder {
 
 void nothing(std::size_t) {}
 
-std::string synthetic_capture(const TemporaryFolder& folder, std::size_t query_tokens, tq::Distribution distribution,
-                              std::size_t tokens = 700, int head_dim = 64) {
+std::string synthetic_capture(const TemporaryFolder& folder, std::size_t query_tokens,
+                              tq::Distribution distribution, std::size_t tokens = 700, int head_dim = 64) {
   tq::SyntheticCapture spec;
   spec.rows.distribution = distribution;
   spec.rows.head_dim = head_dim;
@@ -68,7 +69,8 @@ TEST_CASE("tables by head: one a KV head, and the artefact is valid") {
   for (const tq::LayerArtefact& layer : artefact.layers) {
     REQUIRE(layer.key_gate.candidates.size() == 3);
     CHECK(layer.key_tables.size() == (layer.key_gate.kept == 0 ? 1u : 3u));
-    for (const tq::Candidate& candidate : layer.key_gate.candidates) CHECK(candidate.held_out.softmax_kl.has_value());
+    for (const tq::Candidate& candidate : layer.key_gate.candidates)
+      CHECK(candidate.held_out.softmax_kl.has_value());
   }
   const std::string path = folder.file("heads.tq.h5");
   tq::write_artefact(artefact, path);
@@ -132,8 +134,10 @@ TEST_CASE("ready residuals give alpha alone") {
   const tq::Artefact artefact = tq::calibrate(capture, prod_options(tq::AlphaTarget::mse), nothing);
   const tq::LayerArtefact& layer = artefact.layers.front();
   CHECK(layer.key_gate.kept == 1);
-  CHECK(layer.key_tables.front().qjl_scale == doctest::Approx(tq::isotropic_alpha_orthogonal(64)).epsilon(0.01));
-  // Residual energies in theory, for an isotropic residual and an orthogonal sketch: unbiased 0.57, alpha* 0.36.
+  CHECK(layer.key_tables.front().qjl_scale ==
+        doctest::Approx(tq::isotropic_alpha_orthogonal(64)).epsilon(0.01));
+  // Residual energies in theory, for an isotropic residual and an orthogonal sketch: unbiased 0.57, alpha*
+  // 0.36.
   CHECK(layer.key_gate.candidates[0].held_out.relative_mse == doctest::Approx(0.57).epsilon(0.03));
   CHECK(layer.key_gate.candidates[1].held_out.relative_mse == doctest::Approx(0.36).epsilon(0.03));
   CHECK_THROWS_AS(tq::calibrate(capture, prod_options(tq::AlphaTarget::cos), nothing), tq::UsageError);
@@ -161,7 +165,8 @@ TEST_CASE("layers of different head_dim get rotations of their own") {
     std::vector<std::int32_t> positions(300), sequences(300, 0);
     for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::int32_t>(i);
     writer.append_tokens(positions, sequences);
-    writer.append_queries(std::vector<std::int32_t>{100, 150, 200, 250, 299}, std::vector<std::int32_t>(5, 0));
+    writer.append_queries(std::vector<std::int32_t>{100, 150, 200, 250, 299},
+                          std::vector<std::int32_t>(5, 0));
     writer.finish();
   }
   tq::CaptureReader capture(path);

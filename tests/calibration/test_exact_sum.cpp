@@ -31,7 +31,8 @@ TEST_CASE("an exact sum loses nothing to cancellation") {
 TEST_CASE("an exact sum depends on neither order nor grouping, bit for bit") {
   tq::Random random = tq::test::test_random(901);
   std::vector<double> values;
-  for (int i = 0; i < 5000; ++i) values.push_back(random.normal() * std::exp2(static_cast<double>(random.below(200)) - 100));
+  for (int i = 0; i < 5000; ++i)
+    values.push_back(random.normal() * std::exp2(static_cast<double>(random.below(200)) - 100));
   const double whole = sum_of(values);
   long double reference = 0;
   for (const double value : values) reference += static_cast<long double>(value);

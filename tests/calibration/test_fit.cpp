@@ -33,7 +33,8 @@ tq::KeyCodec prod_codec(tq::SketchKind sketch, tq::KeyTables tables, int bits) {
   config.mode = tq::KeyMode::prod;
   config.bits = bits;
   config.sketch = sketch;
-  return tq::KeyCodec(config, std::make_shared<tq::Rotation>(tq::Rotation::make(tq::RotationKind::rht, kDim, 5)),
+  return tq::KeyCodec(config,
+                      std::make_shared<tq::Rotation>(tq::Rotation::make(tq::RotationKind::rht, kDim, 5)),
                       std::make_shared<tq::Sketch>(tq::Sketch::make(sketch, kDim, 5)), std::move(tables));
 }
 
@@ -115,7 +116,8 @@ TEST_CASE("a fitted table has the least error on its own histogram") {
   const auto error = [&](const tq::Codebook& book) {
     double sum = 0;
     for (const float value : y) {
-      const double c = book.centroids[static_cast<std::size_t>(tq::reference::cell(book, static_cast<double>(value)))];
+      const double c =
+          book.centroids[static_cast<std::size_t>(tq::reference::cell(book, static_cast<double>(value)))];
       sum += (static_cast<double>(value) - c) * (static_cast<double>(value) - c);
     }
     return sum;
@@ -162,7 +164,8 @@ TEST_CASE("the fitted alpha on Gaussian residuals is the closed form within 0.5 
     const tq::KeyCodec codec = prod_codec(sketch, {tq::sphere_codebook(kDim, 2), tq::kUnbiasedAlpha}, 3);
     codec.residual_products_rotated(residuals.data(), rows, products.data());
     const double alpha = tq::fit_alpha(tq::AlphaTarget::mse, statistics_of(products), kDim);
-    // One Gaussian sketch is one draw: its own expectation differs from the mean over sketches by about 1 / d.
+    // One Gaussian sketch is one draw: its own expectation differs from the mean over sketches by about 1 /
+    // d.
     const double expected = sketch == tq::SketchKind::gaussian ? tq::isotropic_alpha_gaussian(kDim)
                                                                : tq::isotropic_alpha_orthogonal(kDim);
     CHECK(alpha == doctest::Approx(expected).epsilon(sketch == tq::SketchKind::gaussian ? 0.02 : 0.005));
@@ -205,7 +208,8 @@ TEST_CASE("calibrated alpha beats the default in L2 on Laplace residuals") {
 TEST_CASE("calibrated alpha beats the default in L2 through prod, end to end") {
   tq::Random random = tq::test::test_random(915);
   const std::size_t rows = 3000;
-  const std::vector<float> fit = laplace_rows(random, rows, kDim), held_out = laplace_rows(random, rows, kDim);
+  const std::vector<float> fit = laplace_rows(random, rows, kDim),
+                           held_out = laplace_rows(random, rows, kDim);
   std::vector<tq::ResidualProducts> products(rows);
   for (const auto sketch : {tq::SketchKind::gaussian, tq::SketchKind::orthogonal}) {
     for (const int bits : {2, 3, 4}) {

@@ -149,7 +149,8 @@ bool same_content(const Artefact& a, const Artefact& b) {
            x.key_gate == y.key_gate && x.value_gate == y.value_gate;
   };
   return a.num_q_heads == b.num_q_heads && a.key_basis == b.key_basis && a.softmax_scale == b.softmax_scale &&
-         a.policy == b.policy && a.provenance == b.provenance && same_objects(a.rotations, b.rotations, rotation_digest) &&
+         a.policy == b.policy && a.provenance == b.provenance &&
+         same_objects(a.rotations, b.rotations, rotation_digest) &&
          same_objects(a.sketches, b.sketches, sketch_digest) &&
          std::equal(a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(), same_layer);
 }

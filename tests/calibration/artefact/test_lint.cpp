@@ -73,7 +73,8 @@ TEST_CASE("optimal tables are optimal, printed with 12 digits or rounded to floa
 
 TEST_CASE("a table fitted to plenty of data is no unfinished iteration, however near the optimum it lies") {
   tq::Codebook codebook = tq::sphere_codebook(128, 3);
-  for (std::size_t i = 0; i < codebook.centroids.size(); ++i) codebook.centroids[i] += i % 2 == 0 ? 2e-5 : -1e-5;
+  for (std::size_t i = 0; i < codebook.centroids.size(); ++i)
+    codebook.centroids[i] += i % 2 == 0 ? 2e-5 : -1e-5;
   codebook.boundaries = tq::midpoint_boundaries(codebook.centroids);
   const auto findings = lint(codebook_file(codebook, 128));
   REQUIRE(findings.size() == 1);
