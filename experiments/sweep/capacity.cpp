@@ -28,6 +28,10 @@ std::uint64_t max_tokens(const CapacityShape& shape, int bytes) {
   return shape.memory * shape.percent / (100 * shape.kv_heads * static_cast<std::uint64_t>(bytes));
 }
 
+std::string gigabytes(std::uint64_t bytes) {
+  return fmt::format("{:.6g} GB", static_cast<double>(bytes) / 1e9);
+}
+
 std::vector<Axis> varying_axes(const std::vector<const Configuration*>& rows) {
   std::vector<Axis> varying;
   for (const AxisInfo& axis : axes()) {
@@ -72,7 +76,11 @@ std::string capacity_table(const SweepPlan& plan, const std::map<std::string, st
   for (const Configuration* row : rows) {
     const nlohmann::json line = nlohmann::json::parse(lines.at(row->key)), metrics = line["metrics"];
     std::vector<std::string> cells;
-    for (const Axis axis : varying) cells.push_back(row->point[axis].empty() ? "-" : row->point[axis]);
+    for (const Axis axis : varying) {
+      const std::string& value = row->point[axis];
+      const bool memory = axis == Axis::memory;
+      cells.push_back(value.empty() ? "-" : memory ? gigabytes(row->capacity->memory) : value);
+    }
     const auto add = [&](const char* bytes, const char* tokens, const char* ratio) {
       cells.push_back(fmt::format("{}", line[bytes].get<std::uint64_t>() / row->capacity->kv_heads));
       cells.push_back(fmt::format("{}", metrics[tokens].get<std::uint64_t>()));

@@ -61,7 +61,7 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Cap
   }
   Json inputs = Json::array();
   for (const auto& [source, facts] : captures.all()) {
-    inputs.push_back({{"source", source}, {"path", facts.path}, {"sha256", facts.sha256}});
+    inputs.push_back({{"source", source}, {"sha256", facts.sha256}});
   }
   return {{"command_line", command_line},
           {"tool_version", kVersion},
