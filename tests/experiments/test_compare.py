@@ -11,6 +11,7 @@ import sys
 import tempfile
 import unittest
 
+from sweep_folder import read_lines, run_sweep, write_lines
 from tq_program import Program
 
 TQ, FUSED = Program(sys.argv[1]), sys.argv[2]
@@ -32,11 +33,7 @@ class CompareTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.sweeps = tempfile.mkdtemp(prefix="tq-compare-")
-        config = os.path.join(cls.sweeps, "sweep.ini")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(SWEEP)
-        cls.a = os.path.join(cls.sweeps, "a")
-        TQ.succeed("sweep", "--config", config, "--out", cls.a)
+        cls.a = run_sweep(TQ, SWEEP, os.path.join(cls.sweeps, "a"))
 
     @classmethod
     def tearDownClass(cls):
@@ -46,15 +43,11 @@ class CompareTest(unittest.TestCase):
         self.b = tempfile.mkdtemp(dir=self.sweeps)
 
     def lines(self, folder=None):
-        with open(os.path.join(folder or self.a, "results.jsonl"), encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return read_lines(folder or self.a)
 
     def write(self, lines, tail=""):
         """Lines, or texts, as the sweep in B."""
-        with open(os.path.join(self.b, "results.jsonl"), "w", encoding="utf-8") as file:
-            for line in lines:
-                file.write((line if isinstance(line, str) else json.dumps(line, separators=(",", ":"))) + "\n")
-            file.write(tail)
+        write_lines(self.b, lines, tail)
 
     def compare(self, code, a=None):
         """The JSON answer; also checks that the text's exit code is the same."""

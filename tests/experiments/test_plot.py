@@ -15,6 +15,7 @@ import unittest
 import xml.etree.ElementTree
 import zlib
 
+from sweep_folder import read_lines, run_sweep, write_lines
 from tq_program import Program
 
 TQ, FUSED = Program(sys.argv[1]), sys.argv[2]
@@ -56,13 +57,8 @@ class PlotTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.sweeps = tempfile.mkdtemp(prefix="tq-plot-")
-        config = os.path.join(cls.sweeps, "sweep.ini")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(SWEEP)
-        cls.sweep = os.path.join(cls.sweeps, "sweep")
-        TQ.succeed("sweep", "--config", config, "--out", cls.sweep)
-        with open(os.path.join(cls.sweep, "results.jsonl"), encoding="utf-8") as file:
-            cls.lines = [json.loads(line) for line in file]
+        cls.sweep = run_sweep(TQ, SWEEP, os.path.join(cls.sweeps, "sweep"))
+        cls.lines = read_lines(cls.sweep)
 
     @classmethod
     def tearDownClass(cls):
@@ -76,11 +72,7 @@ class PlotTest(unittest.TestCase):
 
     def write(self, lines):
         """A sweep of these lines; its folder."""
-        folder = tempfile.mkdtemp(dir=self.sweeps)
-        with open(os.path.join(folder, "results.jsonl"), "w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        return folder
+        return write_lines(tempfile.mkdtemp(dir=self.sweeps), lines)
 
     def expected_points(self, metric, x="bytes_per_token"):
         seeds = collections.defaultdict(list)

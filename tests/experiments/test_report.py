@@ -16,6 +16,7 @@ import xml.etree.ElementTree
 
 import numpy as np
 
+from sweep_folder import read_lines, run_sweep, write_lines
 from tq_program import Program, write_random_capture
 
 TQ, FUSED, CONFIGS = Program(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -57,12 +58,8 @@ class ReportTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.sweeps = tempfile.mkdtemp(prefix="tq-report-")
-        config = os.path.join(cls.sweeps, "sweep.ini")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(SWEEP)
-        cls.sweep = os.path.join(cls.sweeps, "sweep")
-        TQ.succeed("sweep", "--config", config, "--out", cls.sweep)
-        cls.lines = cls.read(cls.sweep)
+        cls.sweep = run_sweep(TQ, SWEEP, os.path.join(cls.sweeps, "sweep"))
+        cls.lines = read_lines(cls.sweep)
         cls.capture = os.path.join(cls.sweeps, "capture")
         TQ.succeed("sweep", "--source", "capture:" + write_random_capture(os.path.join(cls.sweeps, "x.kv.h5"), head_dim=64),
                    "--key-bits", "2,3", "--value-bits", "2,3", "--out", cls.capture)
@@ -77,17 +74,9 @@ class ReportTest(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    @staticmethod
-    def read(folder):
-        with open(os.path.join(folder, "results.jsonl"), encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
-
     def write(self, lines, **files):
         """A sweep of these lines, with more files; its folder."""
-        folder = tempfile.mkdtemp(dir=self.sweeps)
-        with open(os.path.join(folder, "results.jsonl"), "w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        folder = write_lines(tempfile.mkdtemp(dir=self.sweeps), lines)
         for name, text in files.items():
             with open(os.path.join(folder, name.replace("_", ".")), "w", encoding="utf-8") as file:
                 file.write(text)
@@ -190,7 +179,7 @@ class ReportTest(unittest.TestCase):
 
     def test_fused_rows(self):
         table = tables(TQ.succeed("report", FUSED).out)["All 75 configurations"]
-        lines = self.read(FUSED)
+        lines = read_lines(FUSED)
         shown = sorted((row["d"], row["rows"], row["heads"], row["gqa"], row["value-bits"], row["group-size"],
                         float(row["relative error of the output"])) for row in table)
         expected = sorted((*(str(line["configuration"][axis]) for axis in ("d", "rows", "heads", "gqa", "value-bits", "group-size")),
