@@ -103,9 +103,9 @@ class HostileArtefactTest(unittest.TestCase):
         frozen = os.path.join(GOLDEN, f"artefact_version_{version}.tq.h5")
         with h5py.File(frozen) as file:
             expected = items(file)
-        self.assertEqual(
-            written,
-            expected,
+        differing = sorted(name for name in {*written, *expected} if written.get(name) != expected.get(name))
+        self.assertFalse(
+            differing,
             f"{frozen}: not what is written now. If what is written should change: raise kArtefactVersion, go "
             "on reading the earlier versions, and add the new file with TQ_GOLDEN=add (tests/support/golden.h)",
         )
