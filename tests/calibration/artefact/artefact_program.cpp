@@ -1,5 +1,6 @@
 // The other side of test_artefact.py and test_export.py.
 //   artefact_program write FOLDER SEED   a random artefact, as FOLDER/master.tq.h5 and in every export
+//   artefact_program write-golden FILE   the artefact whose files are frozen
 //   artefact_program read FILE           "ok", or the error on stderr and its exit code
 
 #include <fmt/format.h>
@@ -23,12 +24,16 @@ int main(int argc, char** argv) try {
     tq::export_artefact(artefact, tq::ExportFormat::c_header, folder + "/tables.h");
     return 0;
   }
+  if (command == "write-golden" && argc == 3) {
+    tq::write_artefact(tq::test::golden_artefact(), argv[2]);
+    return 0;
+  }
   if (command == "read" && argc == 3) {
     tq::read_artefact(argv[2]);
     fmt::print("ok\n");
     return 0;
   }
-  fmt::print(stderr, "usage: artefact_program write FOLDER SEED | read FILE\n");
+  fmt::print(stderr, "usage: artefact_program write FOLDER SEED | write-golden FILE | read FILE\n");
   return 2;
 } catch (const tq::Error& error) {
   fmt::print(stderr, "{}\n", error.what());

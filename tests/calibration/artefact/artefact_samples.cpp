@@ -9,6 +9,7 @@
 
 #include "calibration/artefact/digest.h"
 #include "core/random.h"
+#include "tests/support/exact_inputs.h"
 
 namespace tq::test {
 namespace {
@@ -134,6 +135,59 @@ Artefact plain_artefact() {
   layer.key_tables = {{sphere_codebook(64, 2), isotropic_alpha_orthogonal(64)}};
   layer.value_tables = {sphere_codebook(64, 3)};
   artefact.layers = {layer, layer};
+  return artefact;
+}
+
+Artefact golden_artefact() {
+  Artefact artefact;
+  artefact.num_q_heads = 4;
+  artefact.key_basis = "pre_rope";
+  artefact.softmax_scale = 0.1875;
+  artefact.policy = CachePolicy{.recent = 64, .sinks = 4, .flush_block = 1};
+  artefact.provenance = {.tool_version = "tq 0.1.0",
+                         .command_line = "tq calibrate --capture \"a b.kv.h5\" # \xc3\xa9 */ ",
+                         .utc_time = "2026-01-02T03:04:05Z",
+                         .capture_name = "a b.kv.h5",
+                         .capture_sha256 = std::string(64, 'a'),
+                         .model = "a model",
+                         .fit_tokens = 512,
+                         .held_out_tokens = 511};
+  for (const int d : {16, 24})
+    artefact.rotations.emplace(d, Rotation::make(RotationKind::rht, d, UINT64_MAX));
+  artefact.sketches.emplace(16, Sketch::make(SketchKind::gaussian, 16, 2));
+  artefact.sketches.emplace(24, Sketch::make(SketchKind::orthogonal, 24, 3));
+
+  LayerArtefact by_head;
+  by_head.head_dim = 16;
+  by_head.num_kv_heads = 2;
+  by_head.key = {.mode = KeyMode::prod, .bits = 3, .sketch = SketchKind::gaussian};
+  by_head.value = {.mode = ValueMode::rotated, .bits = 2, .scale = ScaleRule::ls};
+  by_head.key_tables = {{exact_codebook(2), 0.75}, {exact_codebook(2, false), 1.25}};
+  by_head.value_tables = {exact_codebook(2, false), exact_codebook(2)};
+  const TableMetrics keys{
+      .relative_mse = 0.125, .cosine = 0.875, .softmax_kl = 0.0625, .top1_agreement = 0.75};
+  by_head.key_gate = {{{"default", keys, keys}, {"tuned", keys, {.relative_mse = 0.25, .cosine = 0.75}}},
+                      1,
+                      "held-out softmax KL 0.0625 against 0.125 of default"};
+  by_head.value_gate = {
+      {{"default", keys, {.relative_mse = 0.25, .cosine = 0.5, .output_error = 0.125}}}, 0, "one candidate"};
+
+  LayerArtefact grouped;
+  grouped.head_dim = 24;
+  grouped.num_kv_heads = 1;
+  grouped.key = {.mode = KeyMode::mse, .bits = 2, .scale = ScaleRule::norm};
+  grouped.value = {.mode = ValueMode::group, .bits = 3, .group_size = 8};
+  grouped.key_tables = {{exact_codebook(2), 0}};
+
+  LayerArtefact orthogonal;
+  orthogonal.head_dim = 24;
+  orthogonal.num_kv_heads = 4;
+  orthogonal.key = {.mode = KeyMode::prod, .bits = 2};
+  orthogonal.value = {.mode = ValueMode::rotated, .bits = 3};
+  orthogonal.key_tables = {{exact_codebook(1), 0.5}};
+  orthogonal.value_tables = {exact_codebook(3)};
+
+  artefact.layers = {by_head, grouped, orthogonal};
   return artefact;
 }
 

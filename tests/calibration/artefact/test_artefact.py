@@ -22,6 +22,27 @@ def replace(group, name, values, **options):
     group.create_dataset(name, data=values, **options).attrs.update(attributes)
 
 
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "golden")
+
+
+def items(file):
+    """Type, shape and bytes of every dataset and attribute."""
+    found = {}
+
+    def visit(name, entry):
+        if isinstance(entry, h5py.Dataset):
+            found[name] = (entry.dtype.str, entry.shape, entry[()].tobytes())
+        else:
+            found[name] = "group"
+        for key, value in entry.attrs.items():
+            value = np.asarray(value)
+            found[f"{name} @{key}"] = (value.dtype.str, value.shape, value.tobytes())
+
+    visit("/", file)
+    file.visititems(visit)
+    return found
+
+
 class HostileArtefactTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -71,6 +92,23 @@ class HostileArtefactTest(unittest.TestCase):
     def test_a_file_from_before_policies_is_read(self):
         old = os.path.join(os.path.dirname(os.path.abspath(__file__)), "version_1.tq.h5")
         self.assertEqual(self.read(old).stdout, "ok\n")
+
+    def test_what_is_written_is_frozen(self):
+        """Every item of the file, its type and its bytes; HDF5's own structures are the library's."""
+        path = os.path.join(self.folder, "golden.tq.h5")
+        subprocess.run([PROGRAM, "write-golden", path], check=True)
+        with h5py.File(path) as file:
+            written = items(file)
+            version = file.attrs["format_version"]
+        frozen = os.path.join(GOLDEN, f"artefact_version_{version}.tq.h5")
+        with h5py.File(frozen) as file:
+            expected = items(file)
+        differing = sorted(name for name in {*written, *expected} if written.get(name) != expected.get(name))
+        self.assertFalse(
+            differing,
+            f"{frozen}: not what is written now. If what is written should change: raise kArtefactVersion, go "
+            "on reading the earlier versions, and add the new file with TQ_GOLDEN=add (tests/support/golden.h)",
+        )
 
     def test_policy(self):
         def policy(recent, first):
