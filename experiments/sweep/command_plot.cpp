@@ -255,10 +255,12 @@ ExitCode run_plot(const Arguments& arguments) {
   if (kind != PlotKind::pareto && line.given("x")) throw UsageError("--x is for --kind pareto");
   const std::string x = x_key(line.get<std::string>("x"));
   const std::vector<ResultRow> rows = read_result_rows(folder);
+  Rows chosen = chosen_rows(line, rows);
+  if (chosen.empty() && !rows.empty()) throw UsageError("--only leaves no result");
   TextList measured;
   for (const MetricInfo& metric : result_metrics()) {
-    if (std::any_of(rows.begin(), rows.end(), [&](const ResultRow& row) {
-          const TextList names = metrics_of(row, kind, x);
+    if (std::any_of(chosen.begin(), chosen.end(), [&](const ResultRow* row) {
+          const TextList names = metrics_of(*row, kind, x);
           return std::find(names.begin(), names.end(), metric.key) != names.end();
         }))
       measured.push_back(metric.key);
@@ -270,12 +272,10 @@ ExitCode run_plot(const Arguments& arguments) {
                                                 : "an alpha (prod keys have)");
   }
   const MetricInfo y = result_metric(y_key(line, kind, measured));
-  Rows chosen = chosen_rows(line, rows);
   std::erase_if(chosen, [&](const ResultRow* row) {
     const TextList names = metrics_of(*row, kind, x);
     return std::find(names.begin(), names.end(), y.key) == names.end();
   });
-  if (chosen.empty()) throw UsageError("--only leaves no result with {}", y.key);
   const std::vector<AveragedRow> averaged = average_over_seeds(chosen);
   require_one_input(averaged);
   const Drawn drawn = draw(kind, averaged, x, y, format);

@@ -14,14 +14,14 @@ using tq::test::write_text;
 using Files = std::map<std::string, std::string>;
 
 namespace {
-std::filesystem::path embedded_folder() { return std::filesystem::path(__FILE__).parent_path() / "embedded"; }
+const std::string kEmbeddedFolder = TQ_EMBEDDED_FOLDER;  // defined by CMake
 }  // namespace
 
 TEST_CASE("embedded files are those of the folder, byte for byte") {
   const SourceTree tree = tq::test::test_tree();
   CHECK(tree.files().size() == 3);
   CHECK(tree.files().at("shared/empty.h").empty());
-  const SourceTree from_folder = SourceTree::from_folder(embedded_folder().string());
+  const SourceTree from_folder = SourceTree::from_folder(kEmbeddedFolder);
   CHECK(tree.files() == from_folder.files());
   CHECK(tree.digest() == from_folder.digest());
 }
