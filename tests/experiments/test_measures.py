@@ -137,7 +137,6 @@ class Equalisation(MeasuresTest):
         _, lines = self.sweep("--source", f"capture:{capture}", "--key-mode", "none", "--value-mode", "group",
                               "--value-bits", "2,3,4,8", "--group-size", "16,32", "--equalise", "none,channel")
         self.assertEqual(len(lines), 16)
-        better = 0
         for line in lines:
             point = line["configuration"]
             codec = lambda x: reference.group_codec(x, point["value-bits"], point["group-size"])
@@ -157,9 +156,7 @@ class Equalisation(MeasuresTest):
             # Float32 moves a code here and there by one step.
             self.assertAlmostEqual(line["metrics"]["value_relative_mse"]["mean"] / mse, 1, delta=1e-3)
             self.assertAlmostEqual(line["metrics"]["value_cosine"]["mean"], cosine, delta=1e-5 + 1e-3 * (1 - cosine))
-            better += (1 if point.get("equalise") else -1) * line["metrics"]["value_cosine"]["mean"]
             self.assertEqual(line["bytes_per_token"], 4 * (16 * point["value-bits"] + 4 * 128 // point["group-size"]))
-        self.assertGreater(better, 0)
 
     def test_points(self):
         # What is not equalised has the point, and the key, that it had before there was the axis.
