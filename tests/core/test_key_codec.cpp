@@ -33,6 +33,8 @@ namespace {
 
 // float32 against float64: a coordinate of a unit vector is known to about this much.
 constexpr double kCoordinateError = 1e-6;
+// Sums of d products, of up to 1024: seen to be off by 1.8e-6.
+constexpr double kSumError = 4e-6;
 
 // Keys, and what every codec of the same rotation has in common: y = Pi x / ||x|| in float64.
 struct Problem {
@@ -105,12 +107,13 @@ void check_encoding(const Problem& p, const KeyCodec& codec, const ref::Matrix* 
     const ref::Vector c = ref::centroids_of(book, codes);
     const ScaleRule rule = config.mode == KeyMode::prod ? ScaleRule::norm : config.scale;
     const double scale = ref::scale_of(rule, p.norms[t], p.y[t], c);
-    m.scales += !is_rounding(keys.scales[t], scale, 1e-6 * scale);
+    m.scales += !is_rounding(keys.scales[t], scale, kSumError * scale);
     if (config.mode == KeyMode::mse) continue;
     ref::Vector r(p.d);
     for (std::size_t j = 0; j < p.d; ++j) r[j] = p.y[t][j] - c[j];
     // r = y - c loses what y had no digits for: the error is relative to ||y|| = 1, not to ||r||.
-    m.residual_norms += !is_rounding(keys.residual_norms[t], p.norms[t] * ref::norm(r), 1e-6 * p.norms[t]);
+    m.residual_norms +=
+        !is_rounding(keys.residual_norms[t], p.norms[t] * ref::norm(r), kSumError * p.norms[t]);
     const ref::Vector z = ref::multiply(*sketch, r);
     const std::vector<int> signs = signs_of_row(keys, t, p.d);
     const double uncertain = kCoordinateError * std::sqrt(static_cast<double>(p.d));
