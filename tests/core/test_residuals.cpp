@@ -173,8 +173,8 @@ TEST_CASE("least-squares alpha of isotropic residuals is the closed form") {
     const AlphaSums orthogonal = isotropic_sums(d, SketchKind::orthogonal, random);
     CHECK(gaussian.least_squares() == doctest::Approx(tq::isotropic_alpha_gaussian(d)).epsilon(0.005));
     CHECK(orthogonal.least_squares() == doctest::Approx(tq::isotropic_alpha_orthogonal(d)).epsilon(0.005));
-    // 1.57 is the limit pi / 2; a sketch of d rows leaves 1 / d less.
-    CHECK(std::fabs(gaussian.left(tq::kUnbiasedAlpha) - (1.5708 - 1.0 / d)) < 0.02);
+    // 1.57 is the limit pi / 2; a sketch of d rows leaves 1 / d less, and 40 sketches vary by 0.007.
+    CHECK(std::fabs(gaussian.left(tq::kUnbiasedAlpha) - (1.5708 - 1.0 / d)) < 0.04);
     CHECK(std::fabs(gaussian.left(gaussian.least_squares()) - 0.61) < 0.01);
     CHECK(std::fabs(orthogonal.left(tq::kUnbiasedAlpha) - 0.57) < 0.01);
     CHECK(std::fabs(orthogonal.left(orthogonal.least_squares()) - 0.36) < 0.01);

@@ -153,9 +153,9 @@ class Equalisation(MeasuresTest):
                     scale[scale == 0] = 1
                 errors.append(reference.vector_errors(v, codec(v / scale) * scale))
             mse, cosine = np.mean(errors, 0)
-            # Float32 moves a code here and there by one step.
-            self.assertAlmostEqual(line["metrics"]["value_relative_mse"]["mean"] / mse, 1, delta=1e-3)
-            self.assertAlmostEqual(line["metrics"]["value_cosine"]["mean"], cosine, delta=1e-5 + 1e-3 * (1 - cosine))
+            # Float32 moves a code here and there by one step, and a channel's scale by one half.
+            self.assertAlmostEqual(line["metrics"]["value_relative_mse"]["mean"] / mse, 1, delta=1e-2)
+            self.assertAlmostEqual(line["metrics"]["value_cosine"]["mean"], cosine, delta=1e-5 + 1e-2 * (1 - cosine))
             self.assertEqual(line["bytes_per_token"], 4 * (16 * point["value-bits"] + 4 * 128 // point["group-size"]))
 
     def test_points(self):
