@@ -44,7 +44,8 @@ std::string without_computed_numbers(std::string json) {
     std::size_t at = 0;
     while ((at = json.find(name, at)) != std::string::npos) {
       at += name.size();
-      json.replace(at, json.find_first_not_of("-+.0123456789e", at) - at, "0");
+      json.erase(at, json.find_first_not_of("-+.0123456789e", at) - at);
+      json.insert(at, 1, '0');
     }
   }
   return json;
