@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <system_error>
 
 #include "calibration/codecs/registry.h"
@@ -265,6 +266,17 @@ std::string describe(const Point& point) {
     text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis.name, point[axis.axis]);
   }
   return text;
+}
+
+std::vector<Axis> varying_axes(const std::vector<const Point*>& points) {
+  std::vector<Axis> varying;
+  for (const AxisInfo& axis : axes()) {
+    std::set<std::string> values;
+    for (const Point* point : points) values.insert((*point)[axis.axis]);
+    if (axis.axis != Axis::equalise) values.erase("");
+    if (values.size() > 1) varying.push_back(axis.axis);
+  }
+  return varying;
 }
 
 }  // namespace tq

@@ -81,4 +81,8 @@ class Point {
 // "key-bits=3 value-mode=group", the axes that are not "".
 std::string describe(const Point& point);
 
+// The axes on which the points differ. Where an axis makes no difference follows from the others; that
+// equalise is none does not.
+std::vector<Axis> varying_axes(const std::vector<const Point*>& points);
+
 }  // namespace tq

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <set>
 #include <vector>
 
 #include "experiments/sweep/result_line.h"
@@ -32,16 +31,6 @@ std::string gigabytes(std::uint64_t bytes) {
   return fmt::format("{:.6g} GB", static_cast<double>(bytes) / 1e9);
 }
 
-std::vector<Axis> varying_axes(const std::vector<const Configuration*>& rows) {
-  std::vector<Axis> varying;
-  for (const AxisInfo& axis : axes()) {
-    std::set<std::string> values;
-    for (const Configuration* row : rows) values.insert(row->point[axis.axis]);
-    if (values.size() > 1) varying.push_back(axis.axis);
-  }
-  return varying;
-}
-
 }  // namespace
 
 std::string capacity_line(const Configuration& configuration) {
@@ -68,7 +57,9 @@ std::string capacity_table(const SweepPlan& plan, const std::map<std::string, st
     if (configuration.capacity) rows.push_back(&configuration);
   }
   if (rows.empty()) return "";
-  const std::vector<Axis> varying = varying_axes(rows);
+  std::vector<const Point*> points;
+  for (const Configuration* row : rows) points.push_back(&row->point);
+  const std::vector<Axis> varying = varying_axes(points);
   std::vector<std::string> header;
   for (const Axis axis : varying) header.emplace_back(info(axis).name);
   header.insert(header.end(), {"bytes", "max context", "vs FP16", "padded", "max context", "vs FP16"});

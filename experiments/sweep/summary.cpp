@@ -101,14 +101,9 @@ std::string summary_table(const SweepPlan& plan, const std::map<std::string, std
                           const std::map<std::string, Timing>& timings) {
   const std::vector<Row> rows = collect(plan, lines, timings);
   if (rows.empty()) return "";
-  std::vector<Axis> varying;
-  for (const AxisInfo& axis : axes()) {
-    std::set<std::string> values;
-    for (const Row& row : rows) values.insert(row.point[axis.axis]);
-    // Where an axis makes no difference follows from the others; that equalise is none does not.
-    if (axis.axis != Axis::equalise) values.erase("");
-    if (values.size() > 1) varying.push_back(axis.axis);
-  }
+  std::vector<const Point*> points;
+  for (const Row& row : rows) points.push_back(&row.point);
+  const std::vector<Axis> varying = varying_axes(points);
   std::vector<const MetricColumn*> columns;
   for (const MetricColumn& column : kMetricColumns) {
     const bool measured = std::any_of(rows.begin(), rows.end(),
