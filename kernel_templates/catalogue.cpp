@@ -77,16 +77,23 @@ void add_codec(List& list, const GroupSpec& group, Layout layout, Element elemen
   list.add(decode_groups_kernel({group, layout, element}));
 }
 
-void add_scores(List& list, const KeySpec& key, int query_tiles) {
-  list.add(scores_kernel({key, query_tiles, ScorePart::all}));
-  if (!key.prod) return;
-  list.add(scores_kernel({key, query_tiles, ScorePart::table}));
-  list.add(scores_kernel({key, query_tiles, ScorePart::signs}));
+void add_scores(List& list, const KeySpec& key, int query_tiles, int shared_limit) {
+  for (const ScorePart part : {ScorePart::all, ScorePart::table, ScorePart::signs}) {
+    if (part == ScorePart::all || key.prod)
+      list.add(scores_kernel(with_block({key, query_tiles, part, 0, false}, shared_limit)));
+  }
+}
+
+void add_attend(List& list, const KeySpec& key, const ValueSpec& value, int query_tiles, int shared_limit) {
+  list.add(attend_kernel(with_block({true, key, value, key.head_dim, query_tiles, 0, false}, shared_limit)));
+}
+void add_exact_attend(List& list, int d, int query_tiles) {
+  list.add(attend_kernel(with_block({false, {}, {}, d, query_tiles, 0, false}, kServerSharedLimit)));
 }
 
 }  // namespace
 
-std::vector<CatalogueEntry> catalogue() {
+std::vector<CatalogueEntry> catalogue(int shared_limit) {
   List list;
   for (int order = 16; order <= 1024; order += 8) {
     if (!hadamard_supported(order)) continue;
@@ -97,8 +104,6 @@ std::vector<CatalogueEntry> catalogue() {
   }
   list.add(append_kernel());
   for (const int d : kGpuHeadDims) {
-    list.add(combine_kernel({d, false, Mixing::hadamard}));
-    for (const Mixing rotation : kMixings) list.add(combine_kernel({d, true, rotation}));
     for (const Layout layout : kLayouts) {
       for (const Element element : kElements) {
         for (const GroupSpec& group : group_specs(d)) add_codec(list, group, layout, element);
@@ -114,14 +119,14 @@ std::vector<CatalogueEntry> catalogue() {
     }
     for (int query_tiles = 1; query_tiles <= 2; ++query_tiles) {
       const bool attends = query_tiles <= attend_query_tiles(d, kMaxGroup);
-      if (attends) list.add(attend_kernel({false, {}, {}, d, query_tiles, kAttendWarps}));
+      if (attends) add_exact_attend(list, d, query_tiles);
       for (const Mixing rotation : kMixings) {
         for (const KeySpec& key : key_specs(d, rotation)) {
           if (!for_decoding(key)) continue;
-          add_scores(list, key, query_tiles);
+          add_scores(list, key, query_tiles, shared_limit);
           if (!attends) continue;
           for (const ValueSpec& value : value_specs(d, rotation))
-            list.add(attend_kernel({true, key, value, d, query_tiles, kAttendWarps}));
+            add_attend(list, key, value, query_tiles, shared_limit);
         }
       }
     }
@@ -153,24 +158,17 @@ std::vector<CatalogueEntry> covering_catalogue() {
   add_codec(list, GroupSpec{192, 8, 64}, Layout::canonical, Element::f32);
   list.add(rotate_kernel({prod(128, 3, Mixing::dense), Element::f32}));
   list.add(rotate_kernel({prod(96, 3, Mixing::hadamard, Mixing::dense), Element::f16}));
-  add_scores(list, prod(128, 3, Mixing::hadamard), 1);
-  list.add(scores_kernel({mse(256, 4), 2, ScorePart::all}));
-  const auto attend = [&](const KeySpec& key, const ValueSpec& value, int query_tiles) {
-    const int d = key.head_dim;
-    list.add(attend_kernel({true, key, value, d, query_tiles, kAttendWarps}));
-  };
-  attend(mse(128, 4), {true, mse(128, 4), {}}, 1);
-  attend(mse(80, 2), {true, mse(80, 3), {}}, 2);
-  attend(mse(256, 3), {false, {}, {256, 2, 16}}, 1);
-  attend(mse(192, 3, Mixing::dense), {true, mse(192, 2, Mixing::dense), {}}, 1);
-  attend(prod(128, 3, Mixing::hadamard), {false, {}, {128, 3, 32}}, 1);
-  attend(prod(96, 2, Mixing::dense), {false, {}, {96, 8, 32}}, 1);
-  attend(prod(64, 4, Mixing::hadamard), {false, {}, {64, 4, 64}}, 1);
-  list.add(attend_kernel({false, {}, {}, 80, 1, kAttendWarps}));
-  list.add(attend_kernel({false, {}, {}, 256, 1, kAttendWarps}));
-  list.add(combine_kernel({96, true, Mixing::hadamard}));
-  list.add(combine_kernel({128, true, Mixing::dense}));
-  list.add(combine_kernel({128, false, Mixing::hadamard}));
+  add_scores(list, prod(128, 3, Mixing::hadamard), 1, kServerSharedLimit);
+  add_scores(list, mse(256, 4), 2, kLeastSharedLimit);
+  add_attend(list, mse(128, 4), {true, mse(128, 4), {}}, 1, kServerSharedLimit);
+  add_attend(list, mse(80, 2), {true, mse(80, 3), {}}, 2, kServerSharedLimit);
+  add_attend(list, mse(256, 3), {false, {}, {256, 2, 16}}, 1, kServerSharedLimit);
+  add_attend(list, mse(192, 3, Mixing::dense), {true, mse(192, 2, Mixing::dense), {}}, 1, kLeastSharedLimit);
+  add_attend(list, prod(128, 3, Mixing::hadamard), {false, {}, {128, 3, 32}}, 1, kServerSharedLimit);
+  add_attend(list, prod(96, 2, Mixing::dense), {false, {}, {96, 8, 32}}, 1, kLeastSharedLimit);
+  add_attend(list, prod(64, 4, Mixing::hadamard), {false, {}, {64, 4, 64}}, 1, kServerSharedLimit);
+  add_exact_attend(list, 80, 1);
+  add_exact_attend(list, 256, 1);
   return list.take();
 }
 

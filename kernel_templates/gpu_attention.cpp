@@ -10,12 +10,7 @@
 namespace tq::gpu {
 namespace {
 
-// Splits of one head's tiles: enough blocks to fill the device once, a tile a warp at least.
-int splits_for(int tokens, int warps, int slots, int heads) {
-  const int tiles = (tokens + kTileTokens - 1) / kTileTokens;
-  const int useful = (tiles + warps - 1) / warps;
-  return std::clamp(slots / std::max(1, heads), std::min(1, useful), std::max(useful, 0));
-}
+int tiles_of(int tokens) { return (tokens + kTileTokens - 1) / kTileTokens; }
 
 }  // namespace
 
@@ -27,9 +22,15 @@ GpuAttention::GpuAttention(GpuContext& gpu, const GpuKeyCodec& keys, const GpuVa
     : gpu_(gpu), head_dim_(keys.spec().head_dim), keys_(&keys), values_(&values) {}
 
 AttendSpec GpuAttention::spec_of(int group) const {
-  const int query_tiles = attend_query_tiles(head_dim_, group);
-  if (keys_ == nullptr) return {false, {}, {}, head_dim_, query_tiles, kAttendWarps};
-  return {true, keys_->spec(), values_->spec(), head_dim_, query_tiles, kAttendWarps};
+  AttendSpec spec{};
+  spec.head_dim = head_dim_;
+  spec.query_tiles = attend_query_tiles(head_dim_, group);
+  if (keys_ != nullptr) {
+    spec.quantised = true;
+    spec.key = keys_->spec();
+    spec.value = values_->spec();
+  }
+  return with_block(spec, static_cast<int>(gpu_.device().info().shared_bytes_per_block));
 }
 
 void GpuAttention::attend(const Call& call, StreamRef stream) {
@@ -41,35 +42,45 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
   const Kernel& kernel = gpu_.kernels().get(attend_kernel(spec));
   const unsigned threads = static_cast<unsigned>(spec.warps * kLanes);
   const unsigned shared = static_cast<unsigned>(attend_shared_bytes(spec));
-  const int group_blocks = (call.group + query_heads(spec.query_tiles) - 1) / query_heads(spec.query_tiles);
-  const int heads = call.kv_heads * group_blocks * call.sequences;
-  const int slots =
-      gpu_.device().info().multiprocessors * std::max(1, kernel.max_active_blocks(threads, shared));
+  const int row_heads = query_heads(spec.query_tiles);
+  const i64 d = head_dim_, query_heads = static_cast<i64>(call.group) * call.kv_heads;
 
   AttendParams p{};
-  p.tile_splits = splits_for(call.most_quantised, spec.warps, slots, heads);
-  p.exact_splits = splits_for(call.most_exact, spec.warps, slots, heads);
-  const int splits = p.tile_splits + p.exact_splits;
-  const i64 d = head_dim_, query_heads = static_cast<i64>(call.group) * call.kv_heads;
-  const std::size_t rows = static_cast<std::size_t>(call.sequences * query_heads * splits);
-  if (partial_softmax_.bytes() < rows * 2 * sizeof(float)) {
-    partial_output_ = DeviceBuffer(gpu_.device(), rows * static_cast<std::size_t>(d) * sizeof(float));
-    partial_softmax_ = DeviceBuffer(gpu_.device(), rows * 2 * sizeof(float));
+  p.group_parts = (call.group + row_heads - 1) / row_heads;
+  const i64 rows = static_cast<i64>(call.kv_heads) * p.group_parts * call.sequences;
+  // The device full once; a block has some tiles at least, to pay for its tables and its part of the sums.
+  const i64 tiles = rows * std::max(1, tiles_of(call.most_quantised) + tiles_of(call.most_exact));
+  const i64 slots = static_cast<i64>(gpu_.device().info().multiprocessors) *
+                    std::max(1, kernel.max_active_blocks(threads, shared));
+  const i64 grid = std::clamp<i64>(tiles / std::max(1, spec.warps / 4), 1, slots);
+
+  const std::size_t partials = static_cast<std::size_t>((grid + 2 * rows) * row_heads);
+  if (partial_softmax_.bytes() < partials * 2 * sizeof(float)) {
+    partial_output_ = DeviceBuffer(gpu_.device(), partials * static_cast<std::size_t>(d) * sizeof(float));
+    partial_softmax_ = DeviceBuffer(gpu_.device(), partials * 2 * sizeof(float));
+  }
+  if (finished_.bytes() < static_cast<std::size_t>(rows) * sizeof(u32)) {
+    finished_ = DeviceBuffer(gpu_.device(), static_cast<std::size_t>(rows) * sizeof(u32));
+    fill(finished_.address(), 0, finished_.bytes(), stream);
   }
   p.queries = call.queries;
   p.query_element = call.element;
   p.query_sequence_stride = query_heads * d;
   p.query_head_stride = d;
   p.group = call.group;
-  p.group_blocks = group_blocks;
   p.kv_heads = call.kv_heads;
+  p.sequence_count = call.sequences;
   p.softmax_scale = call.softmax_scale;
   p.exact = call.exact;
   p.sequences = call.states;
   p.partial_output = partial_output_.as<float>();
   p.partial_softmax = partial_softmax_.as<float>();
-  CombineParams c{};
-  CombineSpec combine{head_dim_, false, Mixing::hadamard};
+  p.finished = finished_.as<u32>();
+  p.out = call.out;
+  p.out_element = call.out_element;
+  p.out_sequence_stride = query_heads * d;
+  p.out_head_stride = d;
+  p.log_sum_exp = call.log_sum_exp;
   if (keys_ != nullptr) {
     const DeviceKeyTables& tables = keys_->tables();
     p.key = {tables.centroids(), tables.centroid_stride(), tables.alpha_over_d(),
@@ -79,28 +90,10 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
     if (const GpuKeyCodec* rotated = values_->rotated()) {
       p.value_centroids = rotated->tables().centroids();
       p.value_table_stride = rotated->tables().centroid_stride();
-      c.rotation = rotated->tables().rotation_back();
-      combine.rotated = true;
-      combine.rotation = rotated->spec().rotation;
+      p.value_rotation = rotated->tables().rotation_back();
     }
   }
-  const unsigned head_blocks = static_cast<unsigned>(call.kv_heads * group_blocks),
-                 sequences = static_cast<unsigned>(call.sequences);
-  launch(kernel, {{static_cast<unsigned>(splits), head_blocks, sequences}, {threads}, shared}, stream, p);
-
-  c.partial_output = p.partial_output;
-  c.partial_softmax = p.partial_softmax;
-  c.tile_splits = p.tile_splits;
-  c.exact_splits = p.exact_splits;
-  c.group = call.group;
-  c.kv_heads = call.kv_heads;
-  c.out = call.out;
-  c.out_element = call.out_element;
-  c.out_sequence_stride = query_heads * d;
-  c.out_head_stride = d;
-  c.log_sum_exp = call.log_sum_exp;
-  launch(gpu_.kernels().get(combine_kernel(combine)),
-         {{static_cast<unsigned>(query_heads), sequences}, {kCombineThreads}}, stream, c);
+  launch(kernel, {{static_cast<unsigned>(grid)}, {threads}, shared}, stream, p);
 }
 
 }  // namespace tq::gpu

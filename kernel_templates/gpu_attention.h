@@ -4,8 +4,7 @@
 
 namespace tq::gpu {
 
-// One decode step's attention over what a cache holds, on the GPU: two launches, splits and their
-// combination.
+// One decode step's attention over what a cache holds, on the GPU: one launch.
 class GpuAttention {
  public:
   // Exact tokens only: the binary16 baseline.
@@ -26,7 +25,7 @@ class GpuAttention {
     TileView keys{}, values{};
     ExactView exact{};
     const SequenceState* states = nullptr;   // in device memory, one a sequence
-    int most_quantised = 0, most_exact = 0;  // tokens, over the sequences
+    int most_quantised = 0, most_exact = 0;  // tokens, over the sequences: bounds
   };
   // Throws UsageError for a group that has no kernels. Allocates its workspace when a call needs more than
   // any before; otherwise it may be captured in a Graph.
@@ -39,7 +38,7 @@ class GpuAttention {
   int head_dim_;
   const GpuKeyCodec* keys_ = nullptr;
   const GpuValueCodec* values_ = nullptr;
-  DeviceBuffer partial_output_, partial_softmax_;
+  DeviceBuffer partial_output_, partial_softmax_, finished_;
 };
 
 }  // namespace tq::gpu

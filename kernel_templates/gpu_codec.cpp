@@ -154,7 +154,9 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
   if (group < 1 || group > kMaxGroup) {
     throw UsageError("scores: {} query heads a KV head; the kernels take 1 to {}", group, kMaxGroup);
   }
-  const ScoreSpec spec{tables_.spec(), group > 8 ? 2 : 1, part};
+  const int multiprocessors = gpu_.device().info().multiprocessors;
+  const ScoreSpec spec = with_block({tables_.spec(), group > 8 ? 2 : 1, part, 0, false},
+                                    static_cast<int>(gpu_.device().info().shared_bytes_per_block));
   const i64 d = spec.key.head_dim, query_heads = static_cast<i64>(group) * heads;
   ScoreParams p{};
   p.queries = queries;
@@ -170,14 +172,18 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
   p.out_sequence_stride = query_heads * out_stride;
   p.out_stride = out_stride;
   p.gain = gain;
-  // As many blocks as fill the device a few times over, each with enough tiles to pay for its tables.
+  // The device full once, a block with enough tiles to pay for its tables.
+  const Kernel& kernel = gpu_.kernels().get(scores_kernel(spec));
+  const unsigned threads = static_cast<unsigned>(spec.warps * kLanes);
+  const unsigned shared = static_cast<unsigned>(score_shared_bytes(spec));
+  const int slots = multiprocessors * std::max(1, kernel.max_active_blocks(threads, shared));
   const int tiles = static_cast<int>(blocks(most_tokens, kTileTokens));
-  const int wanted = 8 * gpu_.device().info().multiprocessors / std::max(1, heads * sequences);
-  p.tiles_per_block = std::max(kScoreThreads / kLanes, tiles / std::max(1, wanted));
-  launch(gpu_.kernels().get(scores_kernel(spec)),
-         {{blocks(tiles, p.tiles_per_block), static_cast<unsigned>(heads), static_cast<unsigned>(sequences)},
-          {kScoreThreads},
-          static_cast<unsigned>(score_shared_bytes(spec))},
+  const int share =
+      std::clamp(slots / std::max(1, heads * sequences), 1, std::max(1, tiles / (spec.warps / 4)));
+  launch(kernel,
+         {{static_cast<unsigned>(share), static_cast<unsigned>(heads), static_cast<unsigned>(sequences)},
+          {threads},
+          shared},
          stream, p);
 }
 

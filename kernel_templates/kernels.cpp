@@ -5,6 +5,7 @@
 
 #include "core/hadamard.h"
 #include "kernel_templates/spec_text.h"
+#include "shared/launch.h"
 
 namespace tq::gpu {
 namespace {
@@ -22,6 +23,9 @@ KeySpec without_scale_rule(KeySpec key) {
 }
 
 const char* side_name(Side side) { return side == Side::keys ? "keys" : "values"; }
+std::string block_name(int warps, bool staged) {
+  return fmt::format("warps{}{}", warps, staged ? " staged" : "");
+}
 const char* layout_name(Layout layout) { return layout == Layout::tiles ? "tiles" : "canonical"; }
 
 }  // namespace
@@ -72,29 +76,46 @@ KernelSource decode_groups_kernel(const GroupCodecSpec& spec) {
   return source;
 }
 KernelSource scores_kernel(const ScoreSpec& asked) {
-  const ScoreSpec spec{without_scale_rule(asked.key), asked.query_tiles, asked.part};
+  ScoreSpec spec = asked;
+  spec.key = without_scale_rule(spec.key);
   const char* part = spec.part == ScorePart::all ? "" : spec.part == ScorePart::table ? " table" : " signs";
-  return instantiate(fmt::format("scores {} heads{}{}", describe(spec.key), 8 * spec.query_tiles, part),
+  return instantiate(fmt::format("scores {} heads{}{} {}", describe(spec.key), 8 * spec.query_tiles, part,
+                                 block_name(spec.warps, spec.staged)),
                      "scores", spec);
 }
 KernelSource attend_kernel(const AttendSpec& asked) {
   AttendSpec spec = asked;
   spec.key = without_scale_rule(spec.key);
-  // Sums stay in the values' frame: their rotation is combine's.
-  spec.value.table = without_scale_rule(spec.value.table);
-  if (spec.quantised) spec.value.table.rotation = spec.key.rotation;
   if (!spec.value.rotated) spec.value.table = {};
   const std::string codecs = spec.quantised ? fmt::format("{} / {}", describe(spec.key), describe(spec.value))
                                             : fmt::format("d{} binary16", spec.head_dim);
-  return instantiate(fmt::format("attend {} heads{} warps{}", codecs, 8 * spec.query_tiles, spec.warps),
-                     "attend", spec);
-}
-KernelSource combine_kernel(const CombineSpec& spec) {
-  const char* frame = !spec.rotated ? "" : spec.rotation == Mixing::dense ? " qr" : " rht";
-  return instantiate(fmt::format("combine d{}{}", spec.head_dim, frame), "combine", spec);
+  return instantiate(
+      fmt::format("attend {} heads{} {}", codecs, 8 * spec.query_tiles, block_name(spec.warps, spec.staged)),
+      "attend", spec);
 }
 KernelSource append_kernel() { return {"append", include("append"), "tq::gpu::append", {}}; }
 
 int attend_query_tiles(int head_dim, int group) { return group > 8 && head_dim <= 128 ? 2 : 1; }
+
+AttendSpec with_block(AttendSpec spec, int shared_limit) {
+  // 16 warps leave a thread 128 registers, 8 as many as it can have.
+  spec.staged = spec.quantised;
+  for (spec.warps = spec.head_dim * spec.query_tiles <= 128 ? 16 : 8; spec.warps >= 4; spec.warps -= 4) {
+    if (attend_shared_bytes(spec) <= shared_limit) return spec;
+  }
+  spec.warps = 8;
+  spec.staged = false;
+  return spec;
+}
+
+ScoreSpec with_block(ScoreSpec spec, int shared_limit) {
+  spec.staged = true;
+  for (spec.warps = 16; spec.warps >= 4; spec.warps -= 4) {
+    if (score_shared_bytes(spec) <= shared_limit) return spec;
+  }
+  spec.warps = 8;
+  spec.staged = false;
+  return spec;
+}
 
 }  // namespace tq::gpu

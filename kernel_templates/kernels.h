@@ -15,7 +15,6 @@ KernelSource encode_groups_kernel(const GroupCodecSpec&);
 KernelSource decode_groups_kernel(const GroupCodecSpec&);
 KernelSource scores_kernel(const ScoreSpec&);
 KernelSource attend_kernel(const AttendSpec&);
-KernelSource combine_kernel(const CombineSpec&);
 KernelSource append_kernel();
 
 // Several Paley factors: a row in shared memory instead of registers (device/wht_mixed.cuh).
@@ -24,6 +23,12 @@ bool wht_is_mixed(int order);
 // Tiles of 8 query heads that an attention block takes of `group` query heads a KV head: two where their sums
 // fit the registers; otherwise two blocks read the same tiles.
 int attend_query_tiles(int head_dim, int group);
-inline constexpr int kAttendWarps = 8;
+
+// Fills in `warps` and `staged`: staged, and as many warps as registers and `shared_limit` bytes of shared
+// memory allow; where staged tiles of 4 warps do not fit, 8 warps of unstaged ones.
+AttendSpec with_block(AttendSpec spec, int shared_limit);
+ScoreSpec with_block(ScoreSpec spec, int shared_limit);
+// The limits of sm_90 and newer server chips, and the smallest of all (sm_86, sm_89, sm_120).
+inline constexpr int kServerSharedLimit = 227 << 10, kLeastSharedLimit = 99 << 10;
 
 }  // namespace tq::gpu

@@ -117,19 +117,15 @@ std::string cpp_text(const GroupCodecSpec& spec) {
   return fmt::format("tq::gpu::GroupCodecSpec{{{}, {}, {}}}", cpp_text(group), text(layout), text(element));
 }
 std::string cpp_text(const ScoreSpec& spec) {
-  const auto& [key, query_tiles, part] = spec;
-  return fmt::format("tq::gpu::ScoreSpec{{{}, {}, {}}}", cpp_text(key), query_tiles, text(part));
+  const auto& [key, query_tiles, part, warps, staged] = spec;
+  return fmt::format("tq::gpu::ScoreSpec{{{}, {}, {}, {}, {}}}", cpp_text(key), query_tiles, text(part),
+                     warps, staged);
 }
 std::string cpp_text(const AttendSpec& spec) {
-  const auto& [quantised, key, value, head_dim, query_tiles, warps] = spec;
-  return fmt::format("tq::gpu::AttendSpec{{{}, {}, {}, {}, {}, {}}}", quantised, cpp_text(key),
-                     cpp_text(value), head_dim, query_tiles, warps);
+  const auto& [quantised, key, value, head_dim, query_tiles, warps, staged] = spec;
+  return fmt::format("tq::gpu::AttendSpec{{{}, {}, {}, {}, {}, {}, {}}}", quantised, cpp_text(key),
+                     cpp_text(value), head_dim, query_tiles, warps, staged);
 }
-std::string cpp_text(const CombineSpec& spec) {
-  const auto& [head_dim, rotated, rotation] = spec;
-  return fmt::format("tq::gpu::CombineSpec{{{}, {}, {}}}", head_dim, rotated, text(rotation));
-}
-
 std::string describe(const KeySpec& key) {
   const std::string codec = key.prod ? fmt::format("prod{}-{}", key.table_bits + 1,
                                                    key.sketch == Mixing::dense ? "gaussian" : "orthogonal")

@@ -18,7 +18,6 @@ std::string cpp_text(const DecodeSpec&);
 std::string cpp_text(const GroupCodecSpec&);
 std::string cpp_text(const ScoreSpec&);
 std::string cpp_text(const AttendSpec&);
-std::string cpp_text(const CombineSpec&);
 
 // For people: "d128 mse4-nc", "d128 prod3-orthogonal", "-qr" behind a dense rotation; "d128 group3-gs32".
 std::string describe(const KeySpec&);

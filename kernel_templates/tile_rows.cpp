@@ -32,7 +32,7 @@ class Plane {
     int byte, bit;
   };
   Where where(const CodePlace& place, int k) const {
-    const int bit = (place.unit * 4 + place.j) * bits_ + k;
+    const int bit = code_bit(bits_, place.pair, place.j, k);
     const int word = word_index(words_, place.lane, place.block * bits_ + bit / 32);
     return {word * 4 + bit % 32 / 8, bit % 8};
   }
@@ -43,15 +43,6 @@ class Plane {
 
   u8* bytes_;
   int words_, bits_;
-};
-
-struct SignPlane {
-  u8* bytes;
-  int words;
-  std::pair<int, int> where(const CodePlace& place) const {
-    const int bit = sign_bit(place.unit, place.j);
-    return {word_index(words, place.lane, place.block) * 4 + bit / 8, bit % 8};
-  }
 };
 
 u16 half_at(const u8* plane, int index) {
@@ -79,7 +70,7 @@ void keys_to_tile(const KeySpec& spec, Side side, const KeyCodec& codec, const C
   const std::size_t size = static_cast<std::size_t>(d), code_bytes = packed_bytes(size, spec.table_bits);
   std::fill_n(tile, tile_bytes(spec), u8{0});
   Plane plane(tile, d, spec.table_bits);
-  const SignPlane signs{tile + tile_signs_offset(spec), lane_words(d, 1)};
+  Plane signs(tile + tile_signs_offset(spec), d, 1);
   std::vector<std::uint8_t> codes(size);
   for (int t = 0; t < rows; ++t) {
     const std::size_t row = static_cast<std::size_t>(t);
@@ -89,10 +80,8 @@ void keys_to_tile(const KeySpec& spec, Side side, const KeyCodec& codec, const C
     set_half(tile + tile_scales_offset(spec), scale_place(t), keys.scales[row]);
     if (!spec.prod) continue;
     unpack_codes(keys.signs + row * (size / 8), size, 1, codes.data());
-    for (int i = 0; i < d; ++i) {
-      const auto [byte, bit] = signs.where(code_place(side, t, sign_coordinate_of(codec, i)));
-      signs.bytes[byte] = static_cast<u8>(signs.bytes[byte] | codes[static_cast<std::size_t>(i)] << bit);
-    }
+    for (int i = 0; i < d; ++i)
+      signs.set(code_place(side, t, sign_coordinate_of(codec, i)), codes[static_cast<std::size_t>(i)]);
     set_half(tile + tile_residuals_offset(spec), scale_place(t), keys.residual_norms[row]);
   }
 }
@@ -102,7 +91,7 @@ void tile_to_keys(const KeySpec& spec, Side side, const KeyCodec& codec, const u
   const int d = spec.head_dim;
   const std::size_t size = static_cast<std::size_t>(d), code_bytes = packed_bytes(size, spec.table_bits);
   const Plane plane(const_cast<u8*>(tile), d, spec.table_bits);
-  const SignPlane signs{const_cast<u8*>(tile) + tile_signs_offset(spec), lane_words(d, 1)};
+  const Plane signs(const_cast<u8*>(tile) + tile_signs_offset(spec), d, 1);
   std::vector<std::uint8_t> codes(size);
   for (int t = 0; t < rows; ++t) {
     const std::size_t row = static_cast<std::size_t>(t);
@@ -114,8 +103,8 @@ void tile_to_keys(const KeySpec& spec, Side side, const KeyCodec& codec, const u
     keys.scales[row] = half_at(tile + tile_scales_offset(spec), scale_place(t));
     if (!spec.prod) continue;
     for (int i = 0; i < d; ++i) {
-      const auto [byte, bit] = signs.where(code_place(side, t, sign_coordinate_of(codec, i)));
-      codes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(signs.bytes[byte] >> bit & 1);
+      codes[static_cast<std::size_t>(i)] =
+          static_cast<std::uint8_t>(signs.get(code_place(side, t, sign_coordinate_of(codec, i))));
     }
     pack_codes(codes.data(), size, 1, keys.signs + row * (size / 8));
     keys.residual_norms[row] = half_at(tile + tile_residuals_offset(spec), scale_place(t));

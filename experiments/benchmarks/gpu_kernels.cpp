@@ -280,13 +280,15 @@ void bench_attend(Bench& bench) {
 
 // From a specialisation to its first finished launch: compiled, and from the disk cache.
 void bench_first_launch(Bench& bench) {
-  const KernelSource source = gpu::attend_kernel(
+  const KernelSource source = gpu::attend_kernel(gpu::with_block(
       {true,
        {128, 4, false, gpu::ScaleRule::norm, gpu::Mixing::hadamard, gpu::Mixing::hadamard},
        {true, {128, 4, false, gpu::ScaleRule::norm, gpu::Mixing::hadamard, gpu::Mixing::hadamard}, {}},
        128,
        1,
-       gpu::kAttendWarps});
+       0,
+       false},
+      gpu::kServerSharedLimit));
   const auto seconds_of = [&](const std::string& folder) {
     GpuContext fresh(GpuOptions{0, folder, {}});
     const auto start = std::chrono::steady_clock::now();

@@ -1,12 +1,11 @@
 #pragma once
 
-#include "device/tile_words.cuh"
 #include "device/element.cuh"
+#include "device/tile_words.cuh"
 #include "shared/launch.h"
 
 // New tokens into a cache's binary16 window.
 namespace tq::gpu {
-
 
 // Blocks (token, head, sequence).
 __global__ void __launch_bounds__(kAppendThreads) append(const __grid_constant__ AppendParams p) {

@@ -1,21 +1,22 @@
 #pragma once
 
+#include "device/schedule.cuh"
 #include "device/softmax.cuh"
 
 // Attention over binary16 tokens: the first tokens and the recent window of a cache, and the whole of a cache
 // that is not quantised.
 namespace tq::gpu {
 
-// A lane reads as many neighbouring coordinates of a token at once as head_dim allows, and the fragments take the
-// coordinates in that order.
+// A lane reads as many neighbouring coordinates of a token at once as head_dim allows, and the fragments take
+// the coordinates in that order.
 template <int d>
 struct ExactOrder {
   static constexpr int kKeyVector = d % 32 == 0 ? 8 : 4;
   static constexpr int kValueVector = d % 64 == 0 ? 8 : d % 32 == 0 ? 4 : 2;
 
-  TQ_DEVICE static int key(int b, int c, int j) {
-    if constexpr (kKeyVector == 8) return 32 * (b / 2) + 8 * c + 4 * (b % 2) + j;
-    return 16 * b + 4 * c + j;
+  TQ_DEVICE static FragmentPlace key(int i) {
+    if constexpr (kKeyVector == 8) return {2 * (i / 32) + i % 8 / 4, i % 32 / 8};
+    return tile_place(i);
   }
   TQ_DEVICE static int value(int b, int r, int h) {
     constexpr int kBlocks = kValueVector / 2;
@@ -38,17 +39,16 @@ TQ_DEVICE void load_halves(const u16* from, u32 (&words)[kHalves / 2]) {
   }
 }
 
-template <AttendSpec kSpec, typename Fragments>
-TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int group, int split, const Fragments& shared_queries,
-                            float* partial_output, float* partial_softmax) {
+template <AttendSpec kSpec>
+TQ_DEVICE void attend_exact(const AttendParams& p, const Segment& segment, int head, int group, char* work,
+                            const QueryFragments<kSpec.head_dim, kSpec.query_tiles>& queries,
+                            const Partial& partial) {
   constexpr int d = kSpec.head_dim, kQueryTiles = kSpec.query_tiles;
   using Order = ExactOrder<d>;
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, r = lane / 4, c = lane % 4;
-  const SequenceState state = p.sequences[sequence];
-  const int tokens = state.sinks + state.window, tiles = (tokens + kTileTokens - 1) / kTileTokens;
-  const int share = (tiles + p.exact_splits - 1) / p.exact_splits;
-  const int begin = split * share, end = min(begin + share, tiles);
-  const i64 base = sequence * p.exact.sequence_stride + head * p.exact.head_stride;
+  const SequenceState state = p.sequences[segment.sequence];
+  const int tokens = state.sinks + state.window;
+  const i64 base = segment.sequence * p.exact.sequence_stride + head * p.exact.head_stride;
   // Tokens past the end are read from the last one, which exists, and weighed with 0.
   const auto row_of = [&](int token) {
     const int i = min(token, tokens - 1);
@@ -61,12 +61,11 @@ TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int g
     return base + slot * p.exact.token_stride;
   };
 
-  const LaneQueries<d, kQueryTiles, (d * kQueryTiles <= 128)> queries(shared_queries, lane);
   float factors[kQueryTiles][2];
-  load_factors(shared_queries, lane, 1.0f, factors);
+  load_factors(queries, lane, 1.0f, factors);
   Softmax<d, kQueryTiles> softmax;
 
-  for (int tile = begin + warp; tile < end; tile += kSpec.warps) {
+  for (int tile = segment.begin + warp; tile < segment.end && tokens > 0; tile += kSpec.warps) {
     const int first = tile * kTileTokens;
     ScoreFragments<kQueryTiles> scores;
 #pragma unroll
@@ -83,7 +82,9 @@ TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int g
         for (int i = 0; i < kPairs; ++i) {
           const u32 a[4] = {k_low[2 * i], k_high[2 * i], k_low[2 * i + 1], k_high[2 * i + 1]};
 #pragma unroll
-          for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(scores.sum[s][t], a, queries.at(b + i, t));
+          for (int t = 0; t < kQueryTiles; ++t)
+            multiply_accumulate(scores.sum[s][t], a,
+                                queries.fragments[((b + i) * kQueryTiles + t) * kLanes + lane].x);
         }
       }
     }
@@ -104,7 +105,8 @@ TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int g
       for (int t = 0; t < kQueryTiles; ++t) weight_fragment(scores.sum[s][t], 1.0f, 1.0f, weights[t]);
       const u16* rows[4];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) rows[j] = p.exact.v + row_of(first + 16 * s + 4 * c + j) + Order::kValueVector * r;
+      for (int j = 0; j < 4; ++j)
+        rows[j] = p.exact.v + row_of(first + 16 * s + 4 * c + j) + Order::kValueVector * r;
       constexpr int kBlocks = Order::kValueVector / 2;
 #pragma unroll
       for (int b = 0; b < d / kBlockCoordinates; b += kBlocks) {
@@ -113,15 +115,16 @@ TQ_DEVICE void attend_exact(const AttendParams& p, int sequence, int head, int g
         for (int j = 0; j < 4; ++j) load_halves<Order::kValueVector>(rows[j] + b * kBlockCoordinates, v[j]);
 #pragma unroll
         for (int i = 0; i < kBlocks; ++i) {
-          const u32 a[4] = {permute_bytes(v[0][i], v[1][i], 0x5410u), permute_bytes(v[0][i], v[1][i], 0x7632u),
-                            permute_bytes(v[2][i], v[3][i], 0x5410u), permute_bytes(v[2][i], v[3][i], 0x7632u)};
+          const u32 a[4] = {
+              permute_bytes(v[0][i], v[1][i], 0x5410u), permute_bytes(v[0][i], v[1][i], 0x7632u),
+              permute_bytes(v[2][i], v[3][i], 0x5410u), permute_bytes(v[2][i], v[3][i], 0x7632u)};
 #pragma unroll
           for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(softmax.output[b + i][t], a, weights[t]);
         }
       }
     }
   }
-  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, group, partial_output, partial_softmax,
+  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, work, group, partial,
                                            [](int b, int row, int h) { return Order::value(b, row, h); });
 }
 

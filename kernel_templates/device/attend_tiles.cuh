@@ -1,6 +1,8 @@
 #pragma once
 
+#include "device/schedule.cuh"
 #include "device/softmax.cuh"
+#include "device/staging.cuh"
 
 // Attention over tiles: keys and values straight from their codes.
 namespace tq::gpu {
@@ -11,27 +13,26 @@ TQ_DEVICE int clamped_exponent(u32 half_magnitude) {
 TQ_DEVICE u32 largest_half(u32 pair) { return max(pair & 0x7fffu, pair >> 16 & 0x7fffu); }
 
 // Rotated values: one scale a token.
-template <KeySpec kTable, int kQueryTiles>
+template <KeySpec kTable, int kQueryTiles, bool kStaged>
 struct TableValues {
   static constexpr int d = kTable.head_dim, kBits = kTable.table_bits;
-  using Codes = Lookup<kBits, Side::values>;
-  u32 words[lane_words(d, kBits)];
+  using Codes = Lookup<kBits, Side::values, kStaged>;
   LaneScalars scales;
 
-  TQ_DEVICE void load(const u8* tile, int lane) {
-    load_words(tile, lane, words);
-    scales = load_scalars(tile + tile_scales_offset(kTable), lane);
-  }
-  TQ_DEVICE int exponent(const u8*, int) const {
+  // Exponent of the largest scale of the tile.
+  TQ_DEVICE int exponent(const u8* tile, int lane) {
+    scales = load_scalars<kStaged>(tile + tile_scales_offset(kTable), lane);
     const u32 mine = max(max(largest_half(scales.x[0]), largest_half(scales.x[1])),
                          max(largest_half(scales.x[2]), largest_half(scales.x[3])));
     return clamped_exponent(__reduce_max_sync(kFullWarp, mine));
   }
   TQ_DEVICE void rescale(const float (&)[kQueryTiles][2]) {}
-  TQ_DEVICE void add(const u8*, int, int exponent, u32 offset, const ScoreFragments<kQueryTiles>& weights,
+  TQ_DEVICE void add(const u8* tile, int lane, int exponent, u32 tables,
+                     const ScoreFragments<kQueryTiles>& weights,
                      float (&output)[d / kBlockCoordinates][kQueryTiles][4]) {
     const float unit = __int_as_float((127 - exponent) << 23);
-    u32 b[4][kQueryTiles][2];
+    u32 words[lane_words(d, kBits)], b[4][kQueryTiles][2];
+    load_words<kStaged>(tile, lane, words);
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
 #pragma unroll
@@ -42,27 +43,25 @@ struct TableValues {
     for (int m = 0; m < d / kBlockCoordinates; ++m) {
       static_for<4>([&](auto s) {
         u32 a[4];
-        Codes::template fragment<decltype(s)::value>(words + m * kBits, offset, a);
+        Codes::template fragment<decltype(s)::value>(words + m * kBits, tables, a);
 #pragma unroll
         for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(output[m][t], a, b[decltype(s)::value][t]);
       });
     }
   }
   template <int kWarps, typename Softmax>
-  TQ_DEVICE void finish(Softmax&, int) {}
+  TQ_DEVICE void finish(Softmax&, char*, int) {}
 };
 
 // Group values: the zeros' share is a product of its own, groups x tokens times tokens x heads.
-template <GroupSpec kGroup, int kQueryTiles>
+template <GroupSpec kGroup, int kQueryTiles, bool kStaged>
 struct GroupValues {
   static constexpr int d = kGroup.head_dim, kBits = kGroup.bits, kGroups = d / kGroup.group_size;
   static constexpr int kBlocks = kGroup.group_size / kBlockCoordinates;  // of 16 coordinates a group
   static_assert(kGroups <= 16 && kGroup.group_size % kBlockCoordinates == 0);
-  using Codes = Lookup<kBits, Side::values>;
-  u32 words[lane_words(d, kBits)];
+  using Codes = Lookup<kBits, Side::values, kStaged>;
   float zero_sum[kQueryTiles][4] = {};  // fragment C: groups x heads
 
-  TQ_DEVICE void load(const u8* tile, int lane) { load_words(tile, lane, words); }
   TQ_DEVICE static const u32* zeros(const u8* tile) {
     return reinterpret_cast<const u32*>(tile + tile_zeros_offset(kGroup));
   }
@@ -73,7 +72,8 @@ struct GroupValues {
     u32 mine = 0;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g)
-      mine = max(mine, max(largest_half(zeros(tile)[g * kLanes + lane]), largest_half(scales(tile)[g * kLanes + lane])));
+      mine = max(mine, max(largest_half(zeros(tile)[g * kLanes + lane]),
+                           largest_half(scales(tile)[g * kLanes + lane])));
     return clamped_exponent(__reduce_max_sync(kFullWarp, mine));
   }
   TQ_DEVICE void rescale(const float (&factor)[kQueryTiles][2]) {
@@ -83,11 +83,14 @@ struct GroupValues {
       for (int k = 0; k < 4; ++k) zero_sum[t][k] *= factor[t][k % 2];
     }
   }
-  TQ_DEVICE void add(const u8* tile, int lane, int exponent, u32 offset, const ScoreFragments<kQueryTiles>& weights,
+  TQ_DEVICE void add(const u8* tile, int lane, int exponent, u32 tables,
+                     const ScoreFragments<kQueryTiles>& weights,
                      float (&output)[d / kBlockCoordinates][kQueryTiles][4]) {
-    const u32 unit = pack_half2(__int_as_float((127 - exponent) << 23), __int_as_float((127 - exponent) << 23));
+    const u32 unit =
+        pack_half2(__int_as_float((127 - exponent) << 23), __int_as_float((127 - exponent) << 23));
     const int r = lane / 4, c = lane % 4;
-    u32 b[4][kQueryTiles][2];
+    u32 words[lane_words(d, kBits)], b[4][kQueryTiles][2];
+    load_words<kStaged>(tile, lane, words);
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
 #pragma unroll
@@ -108,7 +111,8 @@ struct GroupValues {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       static_for<4>([&](auto s) {
-        const Vector2 scale = reinterpret_cast<const Vector2*>(scales(tile))[g * 16 + 4 * decltype(s)::value + c];
+        const Vector2 scale =
+            reinterpret_cast<const Vector2*>(scales(tile))[g * 16 + 4 * decltype(s)::value + c];
         const u32 low = multiply_half2(scale.x[0], unit), high = multiply_half2(scale.x[1], unit);
         u32 scaled[kQueryTiles][2];
 #pragma unroll
@@ -119,18 +123,18 @@ struct GroupValues {
 #pragma unroll
         for (int m = g * kBlocks; m < (g + 1) * kBlocks; ++m) {
           u32 a[4];
-          Codes::template fragment<decltype(s)::value>(words + m * kBits, offset, a);
+          Codes::template fragment<decltype(s)::value>(words + m * kBits, tables, a);
 #pragma unroll
           for (int t = 0; t < kQueryTiles; ++t) multiply_accumulate(output[m][t], a, scaled[t]);
         }
       });
     }
   }
-  // Every coordinate of a group gets the group's sum; `staging` is a warp's own shared memory.
+  // Every coordinate of a group gets the group's sum, through a warp's own part of `work`.
   template <int kWarps, typename Softmax>
-  TQ_DEVICE void finish(Softmax& softmax, int lane) {
+  TQ_DEVICE void finish(Softmax& softmax, char* work, int lane) {
     __syncthreads();  // the tables are no longer read
-    float* staging = reinterpret_cast<float*>(dynamic_shared) + threadIdx.x / kLanes * (8 * kQueryTiles * 17);
+    float* staging = reinterpret_cast<float*>(work) + threadIdx.x / kLanes * (8 * kQueryTiles * 17);
 #pragma unroll
     for (int t = 0; t < kQueryTiles; ++t) {
 #pragma unroll
@@ -150,90 +154,127 @@ struct GroupValues {
   }
 };
 
-template <bool kRotated, ValueSpec kValue, int kQueryTiles>
+template <bool kRotated, ValueSpec kValue, int kQueryTiles, bool kStaged>
 struct ValueTileOf {
-  using Type = TableValues<kValue.table, kQueryTiles>;
+  using Type = TableValues<kValue.table, kQueryTiles, kStaged>;
 };
-template <ValueSpec kValue, int kQueryTiles>
-struct ValueTileOf<false, kValue, kQueryTiles> {
-  using Type = GroupValues<kValue.group, kQueryTiles>;
+template <ValueSpec kValue, int kQueryTiles, bool kStaged>
+struct ValueTileOf<false, kValue, kQueryTiles, kStaged> {
+  using Type = GroupValues<kValue.group, kQueryTiles, kStaged>;
 };
 
 // Row r + 8 h of block b of a value fragment (shared/tile_layout.h).
 TQ_DEVICE int value_coordinate(int b, int r, int h) { return 16 * b + 2 * r + h; }
 
-template <AttendSpec kSpec, typename Fragments>
-TQ_DEVICE void attend_tiles(const AttendParams& p, int sequence, int head, int group, int split, const Fragments& shared_rotated,
-                            const Fragments* shared_sketched, float* partial_output, float* partial_softmax) {
-  constexpr KeySpec kKey = kSpec.key;
-  constexpr int d = kSpec.head_dim, kBits = kKey.table_bits, kQueryTiles = kSpec.query_tiles;
-  constexpr int kValueBits = kSpec.value.rotated ? kSpec.value.table.table_bits : kSpec.value.group.bits;
-  constexpr bool kKept = d * kQueryTiles * (kKey.prod ? 2 : 1) <= 128;
-  using Values = typename ValueTileOf<kSpec.value.rotated, kSpec.value, kQueryTiles>::Type;
+// A segment of quantised tiles. The first tiles are on their way as soon as this exists, so that whatever is
+// done before `attend` hides their latency; then keys while the values before them are added up, and values
+// while keys are scored.
+template <AttendSpec kSpec>
+class AttendTiles {
+  static constexpr KeySpec kKey = kSpec.key;
+  static constexpr int d = kSpec.head_dim, kBits = kKey.table_bits, kQueryTiles = kSpec.query_tiles;
+  static constexpr int kValueBits =
+      kSpec.value.rotated ? kSpec.value.table.table_bits : kSpec.value.group.bits;
+  static constexpr int kKeyBytes = tile_bytes(kKey), kValueBytes = tile_bytes(kSpec.value);
+  static constexpr bool kStaged = kSpec.staged;
+  using Stream = TileStream<kStaged, 2>;
+  using Values = typename ValueTileOf<kSpec.value.rotated, kSpec.value, kQueryTiles, kStaged>::Type;
+  using KeyLookup = Lookup<kBits, Side::keys, kStaged>;
+  using ValueLookup = Lookup<kValueBits, Side::values, kStaged>;
+  using Signs = SignLookup<kStaged>;
 
-  const float* centroids = p.key.centroids + head * p.key.stride;
-  Lookup<kBits, Side::keys>::fill([&](u32 i) { return centroids[i]; });
-  const float* value_centroids = p.value_centroids + head * p.value_table_stride;
-  Lookup<kValueBits, Side::values>::fill([&](u32 i) {
-    return kSpec.value.rotated ? value_centroids[i] : static_cast<float>(i);
-  });
-  __syncthreads();
-
-  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
-  const int tokens = p.sequences[sequence].quantised, tiles = (tokens + kTileTokens - 1) / kTileTokens;
-  const int share = (tiles + p.tile_splits - 1) / p.tile_splits;
-  const int begin = split * share, end = min(begin + share, tiles);
-  const u32 key_offset = Lookup<kBits, Side::keys>::lane_offset();
-  const u32 value_offset = Lookup<kValueBits, Side::values>::lane_offset();
-
-  const LaneQueries<d, kQueryTiles, kKept> rotated(shared_rotated, lane);
-  float factors[kQueryTiles][2], sign_factors[kQueryTiles][2];
-  load_factors(shared_rotated, lane, 1.0f, factors);
-  if constexpr (kKey.prod) load_factors(*shared_sketched, lane, p.key.alpha[head * p.key.alpha_stride], sign_factors);
-
-  Softmax<d, kQueryTiles> softmax;
-  Values values;
-  u32 words[lane_words(d, kBits)];
-  int tile = begin + warp;
-  const u8* keys = nullptr;
-  if (tile < end) {
-    keys = tile_at(p.keys, sequence, head, tile);
-    load_words(keys, lane, words);
+ public:
+  // `image`: where this warp stages tiles.
+  TQ_DEVICE AttendTiles(const AttendParams& params, const Segment& segment, int head, u8* image)
+      : p_(params),
+        sequence_(segment.sequence),
+        head_(head),
+        lane_(threadIdx.x % kLanes),
+        first_(segment.begin + warp_index()),
+        end_(segment.end),
+        key_image_(image),
+        value_image_(image + kKeyBytes) {
+    const int code = lane_ & ((1 << kBits) - 1), value_code = lane_ & ((1 << kValueBits) - 1);
+    key_centroid_ = p_.key.centroids[head_ * p_.key.stride + code];
+    value_centroid_ = kSpec.value.rotated ? p_.value_centroids[head_ * p_.value_table_stride + value_code]
+                                          : static_cast<float>(value_code);
+    start_keys(first_);
+    start_values(first_);
   }
-  for (; tile < end; tile += kSpec.warps) {
-    // The values are on their way while the keys are scored, the next keys while the values are added up.
-    const u8* value_tile = tile_at(p.values, sequence, head, tile);
-    values.load(value_tile, lane);
-    ScoreFragments<kQueryTiles> scores;
-    multiply_codes<kKey>(words, rotated, key_offset, scores);
-    scale_scores(load_scalars(keys + tile_scales_offset(kKey), lane), factors, scores);
+
+  // queries[0] rotated, queries[1] sketched (prod). All threads of the block; what `work` holds is lost.
+  TQ_DEVICE void attend(char* work, const QueryFragments<d, kQueryTiles>* queries, int group,
+                        const Partial& partial) {
+    fill_tables(work);
+    float factors[kQueryTiles][2], sign_factors[kQueryTiles][2];
+    load_factors(queries[0], lane_, 1.0f, factors);
+    if constexpr (kKey.prod)
+      load_factors(queries[1], lane_, p_.key.alpha[head_ * p_.key.alpha_stride], sign_factors);
+    const int tokens = p_.sequences[sequence_].quantised;
+    const u32 key_tables = KeyLookup::lane_address(work), value_tables = ValueLookup::lane_address(work);
+    const u32 signs = Signs::lane_address(work);
+    Softmax<d, kQueryTiles> softmax;
+    Values values;
+    for (int tile = first_; tile < end_; tile += kSpec.warps) {
+      Stream::wait();
+      const u8* keys = kStaged ? key_image_ : tile_at(p_.keys, sequence_, head_, tile);
+      ScoreFragments<kQueryTiles> scores;
+      score(keys, queries, key_tables, signs, factors, sign_factors, scores);
+      Stream::release();
+      start_keys(tile + kSpec.warps);
+      hide_tokens(scores, lane_, tokens - tile * kTileTokens);
+
+      Stream::wait();
+      const u8* value_tile = kStaged ? value_image_ : tile_at(p_.values, sequence_, head_, tile);
+      const int exponent = values.exponent(value_tile, lane_);
+      softmax.weigh(scores, exponent, [&](const float(&factor)[kQueryTiles][2]) { values.rescale(factor); });
+      values.add(value_tile, lane_, exponent, value_tables, scores, softmax.output);
+      Stream::release();
+      start_values(tile + kSpec.warps);
+    }
+    values.template finish<kSpec.warps>(softmax, work, lane_);
+    merge_warps<d, kQueryTiles, kSpec.warps>(softmax, work, group, partial, value_coordinate);
+  }
+
+ private:
+  TQ_DEVICE void start_keys(int tile) {
+    Stream::template start<kKeyBytes>(
+        key_image_, tile < end_ ? tile_at(p_.keys, sequence_, head_, tile) : nullptr, lane_);
+  }
+  TQ_DEVICE void start_values(int tile) {
+    Stream::template start<kValueBytes>(
+        value_image_, tile < end_ ? tile_at(p_.values, sequence_, head_, tile) : nullptr, lane_);
+  }
+
+  TQ_DEVICE void fill_tables(char* work) {
+    __syncthreads();  // the queries are prepared: their scratch was here
+    KeyLookup::fill(work, [&](int code) { return from_lane(key_centroid_, code); });
+    ValueLookup::fill(work, [&](int code) { return from_lane(value_centroid_, code); });
+    if constexpr (kKey.prod) Signs::fill(work);
+    __syncthreads();
+  }
+
+  TQ_DEVICE void score(const u8* keys, const QueryFragments<d, kQueryTiles>* queries, u32 tables, u32 signs,
+                       const float (&factors)[kQueryTiles][2], const float (&sign_factors)[kQueryTiles][2],
+                       ScoreFragments<kQueryTiles>& scores) {
+    u32 words[lane_words(d, kBits)];
+    load_words<kStaged>(keys, lane_, words);
+    multiply_codes<kKey, kStaged>(words, queries[0], lane_, tables, scores);
+    scale_scores(load_scalars<kStaged>(keys + tile_scales_offset(kKey), lane_), factors, scores);
     if constexpr (kKey.prod) {
-      const LaneQueries<d, kQueryTiles, kKept> sketched(*shared_sketched, lane);
-      ScoreFragments<kQueryTiles> signs;
+      ScoreFragments<kQueryTiles> sketched;
       u32 sign_words[lane_words(d, 1)];
-      load_words(keys + tile_signs_offset(kKey), lane, sign_words);
-      multiply_signs<kKey>(sign_words, sketched, signs);
-      scale_scores(load_scalars(keys + tile_residuals_offset(kKey), lane), sign_factors, signs);
-#pragma unroll
-      for (int s = 0; s < 4; ++s) {
-#pragma unroll
-        for (int t = 0; t < kQueryTiles; ++t) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) scores.sum[s][t][k] += signs.sum[s][t][k];
-        }
-      }
+      load_words<kStaged>(keys + tile_signs_offset(kKey), lane_, sign_words);
+      multiply_signs<kKey, kStaged>(sign_words, queries[1], lane_, signs, sketched);
+      add_scaled(load_scalars<kStaged>(keys + tile_residuals_offset(kKey), lane_), sign_factors, sketched,
+                 scores);
     }
-    if (tile + kSpec.warps < end) {
-      keys = tile_at(p.keys, sequence, head, tile + kSpec.warps);
-      load_words(keys, lane, words);
-    }
-    hide_tokens(scores, lane, tokens - tile * kTileTokens);
-    const int exponent = values.exponent(value_tile, lane);
-    softmax.weigh(scores, exponent, [&](const float(&factor)[kQueryTiles][2]) { values.rescale(factor); });
-    values.add(value_tile, lane, exponent, value_offset, scores, softmax.output);
   }
-  values.template finish<kSpec.warps>(softmax, lane);
-  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, group, partial_output, partial_softmax, value_coordinate);
-}
+
+  const AttendParams& p_;
+  int sequence_, head_, lane_, first_, end_;
+  u8 *key_image_, *value_image_;
+  float key_centroid_, value_centroid_;  // of the code that is the lane's index
+};
 
 }  // namespace tq::gpu

@@ -6,7 +6,6 @@
 // Codes back to vectors (core/key_codec.h): tiles or core's layout, keys or rotated values.
 namespace tq::gpu {
 
-
 // Code i of a canonical row.
 template <int kBits>
 TQ_DEVICE u32 canonical_code(const u8* row, int i) {
@@ -54,7 +53,8 @@ __global__ void __launch_bounds__(kDecodeThreads) decode(const __grid_constant__
                 half_to_float(scales[scale_place(token)]);
         if constexpr (kKey.prod) {
           const u16* norms = reinterpret_cast<const u16*>(tile + tile_residuals_offset(kKey));
-          const u32 bit = read_sign<d>(reinterpret_cast<const u32*>(tile + tile_signs_offset(kKey)), token, i);
+          const u32 bit = read_code<Side::keys, d, 1>(
+              reinterpret_cast<const u32*>(tile + tile_signs_offset(kKey)), token, i);
           sign = (bit != 0 ? alpha : -alpha) * half_to_float(norms[scale_place(token)]);
         }
       } else {
@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(kDecodeThreads) decode(const __grid_constant__
     const u16* order = kDenseRotation ? nullptr : p.rotation.permutation;
     if constexpr (kKey.sketch == Mixing::dense) {
       dense_rows<d, kVectorRows, kDecodeThreads>(residuals, p.sketch.matrix);
-      for (int task = threadIdx.x; task < kVectorRows * d; task += kDecodeThreads) vectors[task] += residuals[task];
+      for (int task = threadIdx.x; task < kVectorRows * d; task += kDecodeThreads)
+        vectors[task] += residuals[task];
       static_cast<void>(order);
     } else {
       __syncthreads();
@@ -95,7 +96,8 @@ __global__ void __launch_bounds__(kDecodeThreads) decode(const __grid_constant__
 #pragma unroll
         for (int e = 0; e < H::kElements; ++e) {
           const int i = H::coordinate(e, l);
-          if (row < kVectorRows) vectors[row * d + (order == nullptr ? i : order[i])] += x[e] * p.sketch.signs[i];
+          if (row < kVectorRows)
+            vectors[row * d + (order == nullptr ? i : order[i])] += x[e] * p.sketch.signs[i];
         }
       }
     }
@@ -141,8 +143,10 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_groups(const __grid_con
     if constexpr (kSpec.layout == Layout::tiles) {
       const int token = (range.first + begin + row) % kTileTokens;
       const u8* tile = tile_at(p.tiles, sequence, head, (range.first + begin + row) / kTileTokens);
-      zero = half_to_float(reinterpret_cast<const u16*>(tile + tile_zeros_offset(kSpec.group))[g * kTileTokens + token]);
-      scale = half_to_float(reinterpret_cast<const u16*>(tile + tile_scales_offset(kSpec.group))[g * kTileTokens + token]);
+      zero = half_to_float(
+          reinterpret_cast<const u16*>(tile + tile_zeros_offset(kSpec.group))[g * kTileTokens + token]);
+      scale = half_to_float(
+          reinterpret_cast<const u16*>(tile + tile_scales_offset(kSpec.group))[g * kTileTokens + token]);
       code = read_code<Side::values, d, kBits>(reinterpret_cast<const u32*>(tile), token, i);
     } else {
       const i64 from = (static_cast<i64>(sequence) * p.heads + head) * p.canonical_rows + begin + row;

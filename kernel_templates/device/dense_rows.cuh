@@ -4,9 +4,9 @@
 
 namespace tq::gpu {
 
-// x (kRows x d, in shared memory) becomes x M for a d x d matrix in global memory, row k of it what input k adds.
-// All threads of the block, before and after a barrier of its own. A thread keeps one column of several rows, so
-// that every entry of M is read once a block.
+// x (kRows x d, in shared memory) becomes x M for a d x d matrix in global memory, row k of it what input k
+// adds. All threads of the block, before and after a barrier of its own. A thread keeps one column of several
+// rows, so that every entry of M is read once a block.
 template <int d, int kRows, int kThreads>
 TQ_DEVICE void dense_rows(float* x, const float* matrix) {
   constexpr int kGroups = kThreads / d > 0 ? kThreads / d : 1;

@@ -17,7 +17,8 @@ TQ_DEVICE void store_element(void* base, i64 index, float value) {
   if constexpr (kElement == Element::f32) {
     static_cast<float*>(base)[index] = value;
   } else {
-    static_cast<u16*>(base)[index] = kElement == Element::f16 ? float_to_half(value) : float_to_bfloat16(value);
+    static_cast<u16*>(base)[index] =
+        kElement == Element::f16 ? float_to_half(value) : float_to_bfloat16(value);
   }
 }
 

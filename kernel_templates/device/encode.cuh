@@ -6,10 +6,9 @@
 #include "device/tile_words.cuh"
 #include "shared/launch.h"
 
-// Keys, and rotated values, to codes (arXiv:2504.19874, algorithms 1 and 2; core/key_codec.h): a block reads the
-// vectors of one tile once and writes the tile, or the same rows in core's layout.
+// Keys, and rotated values, to codes (arXiv:2504.19874, algorithms 1 and 2; core/key_codec.h): a block reads
+// the vectors of one tile once and writes the tile, or the same rows in core's layout.
 namespace tq::gpu {
-
 
 template <EncodeSpec kSpec>
 struct EncodeShared {
@@ -44,8 +43,8 @@ TQ_DEVICE void write_canonical(const u8* stage, u8* out, const u16* permutation,
 
 // One tile: vectors to codes and scalars, staged in shared memory, then to where they belong.
 template <EncodeSpec kSpec>
-TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int tile, EncodeShared<kSpec>& shared,
-                           const Quantiser<kSpec.key.table_bits>& quantiser) {
+TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int tile,
+                           EncodeShared<kSpec>& shared, const Quantiser<kSpec.key.table_bits>& quantiser) {
   constexpr KeySpec kKey = kSpec.key;
   constexpr int d = kKey.head_dim, kBits = kKey.table_bits;
   constexpr bool kDenseRotation = kKey.rotation == Mixing::dense;
@@ -100,7 +99,8 @@ TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int t
       load_row(row, x);
       const Length length = measure(x);
 #pragma unroll
-      for (int e = 0; e < H::kElements; ++e) shared.vectors[row * d + H::coordinate(e, l)] = x[e] * length.inverse;
+      for (int e = 0; e < H::kElements; ++e)
+        shared.vectors[row * d + H::coordinate(e, l)] = x[e] * length.inverse;
       if (l == 0) shared.norms[row] = length.norm;
     }
     dense_rows<d, kTileTokens, kEncodeThreads>(shared.vectors, p.rotation.matrix);
@@ -156,7 +156,8 @@ TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int t
       quantise(Index<0>{});
     }
     float gain = norm;
-    if constexpr (!kKey.prod && kKey.scale == ScaleRule::nc) gain = norm * (1.0f / sqrtf(lane_sum<H::kWidth>(cc)));
+    if constexpr (!kKey.prod && kKey.scale == ScaleRule::nc)
+      gain = norm * (1.0f / sqrtf(lane_sum<H::kWidth>(cc)));
     if constexpr (!kKey.prod && kKey.scale == ScaleRule::ls)
       gain = norm * (lane_sum<H::kWidth>(yc) / lane_sum<H::kWidth>(cc));
     if constexpr (kKey.prod) rr = lane_sum<H::kWidth>(rr);
@@ -180,7 +181,8 @@ TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int t
   } else {
     const u16* permutation = kDenseRotation ? nullptr : p.rotation.permutation;
     write_canonical<d, kBits>(shared.codes, p.canonical.codes + out_row * (d * kBits / 8), permutation, end);
-    for (int i = threadIdx.x; i < end; i += kEncodeThreads) p.canonical.scales[out_row + i] = shared.scales[i];
+    for (int i = threadIdx.x; i < end; i += kEncodeThreads)
+      p.canonical.scales[out_row + i] = shared.scales[i];
   }
   if constexpr (kKey.prod) {
     __syncthreads();  // the codes are out: their place takes the signs
@@ -206,9 +208,10 @@ TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int t
     }
     __syncthreads();
     if constexpr (kSpec.layout == Layout::tiles) {
-      write_signs<d>(shared.codes, reinterpret_cast<u32*>(shared.image + tile_signs_offset(kKey)), first, end);
-      write_scalars(shared.residual_norms, reinterpret_cast<u16*>(shared.image + tile_residuals_offset(kKey)), first,
-                    end, scale_place);
+      write_codes<Side::keys, d, 1>(
+          shared.codes, reinterpret_cast<u32*>(shared.image + tile_signs_offset(kKey)), first, end);
+      write_scalars(shared.residual_norms, reinterpret_cast<u16*>(shared.image + tile_residuals_offset(kKey)),
+                    first, end, scale_place);
     } else {
       write_canonical<d, 1>(shared.codes, p.canonical.signs + out_row * (d / 8),
                             kDenseSketch ? nullptr : p.sketch.permutation, end);
@@ -222,20 +225,24 @@ TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int t
   }
 }
 
-// Blocks that a multiprocessor should hold: where a lane's share of a vector is small, registers for five, which hide
-// each other's barriers; otherwise as the compiler likes.
+// Blocks that a multiprocessor should hold: where a lane's share of a vector is small, registers for five,
+// which hide each other's barriers; otherwise as the compiler likes.
 template <EncodeSpec kSpec>
 inline constexpr int kEncodeResidency =
-    Hadamard<kSpec.key.head_dim>::kElements <= 32 && !kSpec.key.prod && kSpec.key.rotation == Mixing::hadamard ? 5 : 2;
+    Hadamard<kSpec.key.head_dim>::kElements <= 32 && !kSpec.key.prod && kSpec.key.rotation == Mixing::hadamard
+        ? 5
+        : 2;
 
 // Blocks (any number of them share a range's tiles, KV head, sequence).
 template <EncodeSpec kSpec>
-__global__ void __launch_bounds__(kEncodeThreads, kEncodeResidency<kSpec>) encode(const __grid_constant__ EncodeParams p) {
+__global__ void __launch_bounds__(kEncodeThreads, kEncodeResidency<kSpec>)
+    encode(const __grid_constant__ EncodeParams p) {
   using Shared = EncodeShared<kSpec>;
   static_assert(sizeof(Shared) <= encode_shared_bytes(kSpec));
   Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared);
   const TokenRange range = p.ranges == nullptr ? p.range : p.ranges[blockIdx.z];
-  const int begin = range.first / kTileTokens, end = (range.first + range.count + kTileTokens - 1) / kTileTokens;
+  const int begin = range.first / kTileTokens,
+            end = (range.first + range.count + kTileTokens - 1) / kTileTokens;
   if (range.count == 0 || begin + static_cast<int>(blockIdx.x) >= end) return;
 
   const QuantiserTable& from = p.tables[blockIdx.y * p.table_stride];

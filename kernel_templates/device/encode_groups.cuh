@@ -3,8 +3,8 @@
 #include "device/element.cuh"
 #include "device/encode.cuh"
 
-// Values to group codes (core/value_codec.h): zero = min and scale = (max - min) / (2^b - 1) of each group, both
-// rounded to binary16 before code = round((v - zero) / scale).
+// Values to group codes (core/value_codec.h): zero = min and scale = (max - min) / (2^b - 1) of each group,
+// both rounded to binary16 before code = round((v - zero) / scale).
 namespace tq::gpu {
 
 template <GroupCodecSpec kSpec>
@@ -63,8 +63,8 @@ __global__ void __launch_bounds__(kEncodeThreads) encode_groups(const __grid_con
     u32 codes[2] = {};
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      // The nearest float to the quotient, from the reciprocal and one step of Newton: what a division gives, and
-      // with it core's codes, also where the quotient lies half-way between two.
+      // The nearest float to the quotient, from the reciprocal and one step of Newton: what a division gives,
+      // and with it core's codes, also where the quotient lies half-way between two.
       const float difference = x[i] - zero, guess = difference * reciprocal;
       const float exact = fmaf(fmaf(-guess, scale, difference), reciprocal, guess);
       const float clamped = scale == 0 ? 0.0f : fminf(fmaxf(exact, 0.0f), kLargest);

@@ -3,11 +3,14 @@
 #include "device/element.cuh"
 #include "device/paley.cuh"
 
-// H of order d = m 2^k on vectors that a few lanes hold in registers: m = 1, or one Paley factor 12, 20, 28, 36.
+// H of order d = m 2^k on vectors that a few lanes hold in registers: m = 1, or one Paley factor 12, 20,
+// 28, 36.
 //
-//   m = 1: lane l of L holds the 8-vectors l, l + L, l + 2 L, ..: neighbouring lanes read neighbouring 16 bytes, and
+//   m = 1: lane l of L holds the 8-vectors l, l + L, l + 2 L, ..: neighbouring lanes read neighbouring 16
+//   bytes, and
 //          all butterflies but log2 L run inside a lane.
-//   m > 1: lane l of L holds coordinates e L + l; the low butterflies run across lanes, Paley's factor inside.
+//   m > 1: lane l of L holds coordinates e L + l; the low butterflies run across lanes, Paley's factor
+//   inside.
 namespace tq::gpu {
 
 TQ_SHARED int odd_part(int d) { return d % 2 == 0 ? odd_part(d / 2) : d; }
@@ -23,11 +26,14 @@ struct Hadamard {
   static constexpr int kPaley = paley_order(kOrder);
   static constexpr int kSylvester = kOrder / kPaley;
   static constexpr bool kContiguous = kPaley == 1;
-  // Lanes a vector: few, since a butterfly between lanes costs a shuffle; more where a lane's share would not fit.
-  static constexpr int kWidth = kContiguous ? (kOrder <= 32 ? kOrder / 8 : kOrder <= 128 ? 4 : kOrder / 32)
+  // Lanes a vector: few, since a butterfly between lanes costs a shuffle; more where a lane's share would not
+  // fit.
+  static constexpr int kWidth = kContiguous ? (kOrder <= 32    ? kOrder / 8
+                                               : kOrder <= 128 ? 4
+                                                               : kOrder / 32)
                                             : (kSylvester < kLanes ? kSylvester : kLanes);
   static constexpr int kElements = kOrder / kWidth;
-  static constexpr int kRows = kLanes / kWidth;      // vectors a warp
+  static constexpr int kRows = kLanes / kWidth;  // vectors a warp
 
   using Registers = float[kElements];
 
@@ -50,7 +56,8 @@ struct Hadamard {
   TQ_DEVICE static void store(void* base, i64 row_offset, int l, const Registers& x) {
     if constexpr (kContiguous) {
 #pragma unroll
-      for (int e = 0; e < kElements; e += 8) store_eight<kElement>(base, row_offset + coordinate(e, l), x + e);
+      for (int e = 0; e < kElements; e += 8)
+        store_eight<kElement>(base, row_offset + coordinate(e, l), x + e);
     } else {
 #pragma unroll
       for (int e = 0; e < kElements; ++e) store_element<kElement>(base, row_offset + coordinate(e, l), x[e]);
@@ -97,5 +104,30 @@ struct Hadamard {
     }
   }
 };
+
+// H x for orders that are powers of two, of a vector that a whole warp holds: lane l has coordinates l k .. l
+// k + k - 1, k = d / 32. For few vectors, whose latency counts.
+TQ_SHARED bool fits_warp(int d) { return d % (2 * kLanes) == 0 && odd_part(d) == 1; }
+template <int d>
+TQ_DEVICE void warp_hadamard(float (&x)[d / kLanes]) {
+  static_assert(fits_warp(d));
+  constexpr int k = d / kLanes;
+#pragma unroll
+  for (int h = 1; h < k; h <<= 1) {
+#pragma unroll
+    for (int e = 0; e < k; ++e) {
+      if ((e & h) != 0) continue;
+      const float sum = x[e] + x[e + h];
+      x[e + h] = x[e] - x[e + h];
+      x[e] = sum;
+    }
+  }
+#pragma unroll
+  for (int mask = 1; mask < kLanes; mask <<= 1) {
+    const float sign = (threadIdx.x & mask) != 0 ? -1.0f : 1.0f;
+#pragma unroll
+    for (int e = 0; e < k; ++e) x[e] = fmaf(sign, x[e], __shfl_xor_sync(kFullWarp, x[e], mask));
+  }
+}
 
 }  // namespace tq::gpu

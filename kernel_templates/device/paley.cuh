@@ -2,8 +2,8 @@
 
 #include "device/ptx.cuh"
 
-// Paley's Hadamard matrices of order 12, 20 (I) and 28, 36 (II), signs known to the compiler: the same matrices
-// as core/hadamard.cpp.
+// Paley's Hadamard matrices of order 12, 20 (I) and 28, 36 (II), signs known to the compiler: the same
+// matrices as core/hadamard.cpp.
 namespace tq::gpu {
 
 template <int kOrder>

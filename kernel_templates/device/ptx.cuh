@@ -75,7 +75,8 @@ TQ_DEVICE u32 permute_bytes(u32 a, u32 b, u32 selector) { return __byte_perm(a, 
 // (r+8, 2c), (r, 2c+8), (r+8, 2c+8); b[0..1] rows 2c, 2c+1 or 8 more of column r; c[0..3] rows r, r, r+8, r+8
 // and columns 2c, 2c+1.
 TQ_DEVICE void multiply_accumulate(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -108,24 +109,70 @@ TQ_DEVICE u32 load_stream4(const void* address) {
   return v;
 }
 
-// Shared memory by its own 32-bit address.
-TQ_DEVICE u32 shared_address(const void* pointer) {
-  return static_cast<u32>(__cvta_generic_to_shared(pointer));
+template <bool kShared>
+TQ_DEVICE Vector4 load16(const void* address) {
+  if constexpr (kShared) return *static_cast<const Vector4*>(address);
+  return load_stream16(address);
 }
-template <int kOffset>
-TQ_DEVICE u32 load_shared(u32 address) {
-  u32 v;
-  asm volatile("ld.shared.u32 %0, [%1 + %2];" : "=r"(v) : "r"(address), "n"(kOffset));
-  return v;
+template <bool kShared>
+TQ_DEVICE u32 load4(const void* address) {
+  if constexpr (kShared) return *static_cast<const u32*>(address);
+  return load_stream4(address);
 }
-template <int kOffset>
-TQ_DEVICE Vector2 load_shared2(u32 address) {
-  Vector2 v;
-  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2 + %3];" : "=r"(v.x[0]), "=r"(v.x[1]) : "r"(address), "n"(kOffset));
+
+// What another block has written during this launch: past L1, which would not know.
+TQ_DEVICE float load_other_block(const float* address) {
+  float v;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(address) : "memory");
   return v;
 }
 
+TQ_DEVICE float4 load_other_block4(const float* address) {
+  float4 v;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(address)
+               : "memory");
+  return v;
+}
+
+// 16 bytes from global to shared memory behind the thread's back. Copies that a thread has started since its
+// last commit form a group; wait_copies<n> returns when all groups but the n latest have arrived.
+TQ_DEVICE void copy_async16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"(static_cast<u32>(__cvta_generic_to_shared(shared))), "l"(global)
+               : "memory");
+}
+TQ_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+template <int kPending>
+TQ_DEVICE void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" : : "n"(kPending) : "memory");
+}
+
+// Shared memory by its own 32-bit address; `kWords` words, aligned to as many.
+TQ_DEVICE u32 shared_address(const void* pointer) {
+  return static_cast<u32>(__cvta_generic_to_shared(pointer));
+}
+template <int kWords>
+TQ_DEVICE void load_shared(u32 address, u32* v) {
+  if constexpr (kWords == 4) {
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                 : "r"(address));
+  } else if constexpr (kWords == 2) {
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "r"(address));
+  } else {
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v[0]) : "r"(address));
+  }
+}
+
 inline constexpr u32 kFullWarp = 0xffffffffu;
+
+// The warp's index in the block, in a way that shows the compiler that all lanes agree.
+TQ_DEVICE int warp_index() { return __shfl_sync(kFullWarp, static_cast<int>(threadIdx.x) / kLanes, 0); }
+
+TQ_DEVICE float from_lane(float x, int lane) { return __shfl_sync(kFullWarp, x, lane); }
 
 // Over groups of `kWidth` neighbouring lanes; every lane gets the result.
 template <int kWidth>
@@ -147,8 +194,9 @@ TQ_DEVICE float lane_min(float x) {
   return x;
 }
 
-// The power of two of x's exponent and its reciprocal, kept inside what float32 can invert: a vector is scaled by
-// it before its squares are summed, so that neither 1e-30 nor 1e30 leaves the range. As core/rotation-inl.h.
+// The power of two of x's exponent and its reciprocal, kept inside what float32 can invert: a vector is
+// scaled by it before its squares are summed, so that neither 1e-30 nor 1e30 leaves the range. As
+// core/rotation-inl.h.
 struct PowerOfTwo {
   float power, inverse;
 };

@@ -38,8 +38,8 @@ struct Quantiser {
       : table(storage), grid_scale(from.grid_scale), grid_offset(from.grid_offset), steps(from.steps) {}
 
   // How many boundaries lie below y: the index of its cell, a tie going to the lower one. The grid cell is a
-  // non-decreasing function of y evaluated alike for boundaries (on the host) and for y, so boundaries of lower
-  // grid cells are below y and those of higher ones are not; the few in the same one are compared.
+  // non-decreasing function of y evaluated alike for boundaries (on the host) and for y, so boundaries of
+  // lower grid cells are below y and those of higher ones are not; the few in the same one are compared.
   // kOneStep: `steps` is 1, as it is but for tables with boundaries much closer than others.
   template <bool kOneStep>
   TQ_DEVICE u32 index(float y) const {

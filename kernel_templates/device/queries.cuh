@@ -1,8 +1,8 @@
 #pragma once
 
 #include "device/hadamard.cuh"
-#include "shared/params.h"
 #include "shared/launch.h"
+#include "shared/params.h"
 
 // The prologue of every kernel that scores: the queries of one KV head, rotated and sketched as tiles order
 // coordinates, as B fragments in shared memory.
@@ -18,7 +18,8 @@ struct QueryFragments {
 
 // x (heads x d) = the queries; heads from `group` on are zero.
 template <int d, int kQueryTiles>
-TQ_DEVICE void load_queries(const void* queries, Element element, i64 base, i64 head_stride, int group, float* x) {
+TQ_DEVICE void load_queries(const void* queries, Element element, i64 base, i64 head_stride, int group,
+                            float* x) {
   for (int i = threadIdx.x; i < 8 * kQueryTiles * d; i += blockDim.x) {
     const int head = i / d;
     x[i] = head < group ? load_element(element, queries, base + head * head_stride + i % d) : 0.0f;
@@ -62,52 +63,124 @@ TQ_DEVICE void mix_dense(const float* x, float* y, const float* matrix) {
   __syncthreads();
 }
 
-// x (heads x d) to fragments; coordinate(b, c, j) says which coordinate stands where (shared/tile_layout.h).
-template <int d, int kQueryTiles, typename Coordinate>
-TQ_DEVICE void store_fragments(const float* x, QueryFragments<d, kQueryTiles>& to, float gain,
-                               const Coordinate& coordinate) {
-  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, warps = blockDim.x / kLanes;
-  for (int head = warp; head < 8 * kQueryTiles; head += warps) {
-    float largest = 0;
-    for (int i = lane; i < d; i += kLanes) largest = fmaxf(largest, fabsf(x[head * d + i]));
-    const PowerOfTwo power = power_of_two(lane_max<kLanes>(largest));
-    if (lane == 0) to.factors[head] = power.power * gain;
-    const int r = head % 8, t = head / 8;
-    for (int i = lane; i < d / 4; i += kLanes) {
-      const int b = i / 4, c = i % 4;
-      float v[4];
+// Block and lane column in which a coordinate stands; its place in the block's four is i % 4.
+struct FragmentPlace {
+  int b, c;
+};
+TQ_DEVICE FragmentPlace tile_place(int i) { return {i / 16, i % 16 / 4}; }
+
+// One head to its fragments, by a warp: a lane's pairs n hold coordinates pair(n), pair(n) + 1, or nothing
+// where pair(n) is d or more.
+template <int d, int kQueryTiles, int kPairs, typename Pair, typename Place>
+TQ_DEVICE void store_head(const float (&x)[kPairs][2], int head, float gain,
+                          QueryFragments<d, kQueryTiles>& to, const Pair& pair, const Place& place) {
+  float largest = 0;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) v[j] = x[head * d + coordinate(b, c, j)] * power.inverse;
-      to.fragments[(b * kQueryTiles + t) * kLanes + 4 * r + c] = {pack_half2(v[0], v[1]), pack_half2(v[2], v[3])};
-    }
+  for (int n = 0; n < kPairs; ++n) {
+    if (pair(n) < d) largest = fmaxf(largest, fmaxf(fabsf(x[n][0]), fabsf(x[n][1])));
   }
-  __syncthreads();
+  const PowerOfTwo power = power_of_two(lane_max<kLanes>(largest));
+  if (threadIdx.x % kLanes == 0) to.factors[head] = power.power * gain;
+#pragma unroll
+  for (int n = 0; n < kPairs; ++n) {
+    const int i = pair(n);
+    if (i >= d) continue;
+    const FragmentPlace at = place(i);
+    to.fragments[(at.b * kQueryTiles + head / 8) * kLanes + 4 * (head % 8) + at.c].x[i % 4 / 2] =
+        pack_half2(x[n][0] * power.inverse, x[n][1] * power.inverse);
+  }
 }
 
-TQ_DEVICE int tile_coordinate(int b, int c, int j) { return 16 * b + 4 * c + j; }
+// Heads that lie one after the other, d floats each or elements of another type, to fragments as they are.
+// Heads from `group` on are zero. All threads of the block; the caller synchronises.
+template <int d, int kQueryTiles, typename Load, typename Place>
+TQ_DEVICE void store_fragments(const Load& load, int group, float gain, QueryFragments<d, kQueryTiles>& to,
+                               const Place& place) {
+  constexpr int kPairs = (d + 2 * kLanes - 1) / (2 * kLanes);
+  const auto pair = [](int n) { return 2 * static_cast<int>(threadIdx.x % kLanes) + 2 * kLanes * n; };
+  for (int head = warp_index(); head < 8 * kQueryTiles; head += static_cast<int>(blockDim.x) / kLanes) {
+    float x[kPairs][2] = {};
+#pragma unroll
+    for (int n = 0; n < kPairs; ++n) {
+      if (head >= group || pair(n) >= d) continue;
+      x[n][0] = load(head, pair(n));
+      x[n][1] = load(head, pair(n) + 1);
+    }
+    store_head(x, head, gain, to, pair, place);
+  }
+}
 
-// Rotated queries and, for prod keys, sketched ones, through `scratch` (heads x d floats, twice).
+// Rotated and sketched queries by butterflies in a warp's registers, a warp a head; `gathered` (heads x d) is
+// where the sketch finds the rotated coordinates in the rotation's order.
 template <KeySpec kKey, int kQueryTiles>
-TQ_DEVICE void prepare_queries(const void* queries, Element element, i64 base, i64 head_stride, int group, const KeyTableParams& key,
-                               float gain, float* scratch, QueryFragments<kKey.head_dim, kQueryTiles>& rotated,
+TQ_DEVICE void prepare_in_warps(const void* queries, Element element, i64 base, i64 head_stride, int group,
+                                const KeyTableParams& key, float gain, float* gathered,
+                                QueryFragments<kKey.head_dim, kQueryTiles>& rotated,
+                                QueryFragments<kKey.head_dim, kQueryTiles>* sketched) {
+  constexpr int d = kKey.head_dim, k = d / kLanes;
+  const int first = static_cast<int>(threadIdx.x % kLanes) * k;
+  const auto pair = [&](int n) { return first + 2 * n; };
+  for (int head = warp_index(); head < 8 * kQueryTiles; head += static_cast<int>(blockDim.x) / kLanes) {
+    float x[k] = {}, pairs[k / 2][2];
+#pragma unroll
+    for (int e = 0; e < k; ++e) {
+      if (head < group) x[e] = load_element(element, queries, base + head * head_stride + first + e);
+    }
+#pragma unroll
+    for (int e = 0; e < k; ++e) x[e] *= key.rotation.signs[first + e];
+    warp_hadamard<d>(x);
+#pragma unroll
+    for (int e = 0; e < k; ++e) pairs[e / 2][e % 2] = x[e] * (1.0f / sqrtf(static_cast<float>(d)));
+    store_head(pairs, head, gain, rotated, pair, tile_place);
+    if constexpr (kKey.prod) {
+#pragma unroll
+      for (int e = 0; e < k; ++e) gathered[head * d + first + e] = pairs[e / 2][e % 2];
+      __syncwarp();
+#pragma unroll
+      for (int e = 0; e < k; ++e)
+        x[e] = gathered[head * d + key.rotation.permutation[first + e]] * key.sketch.signs[first + e];
+      warp_hadamard<d>(x);
+#pragma unroll
+      for (int e = 0; e < k; ++e) pairs[e / 2][e % 2] = x[e];
+      store_head(pairs, head, gain, *sketched, pair, tile_place);
+    }
+  }
+}
+
+// Rotated queries and, for prod keys, sketched ones, through `scratch` (query_scratch_bytes). The caller
+// synchronises.
+template <KeySpec kKey, int kQueryTiles>
+TQ_DEVICE void prepare_queries(const void* queries, Element element, i64 base, i64 head_stride, int group,
+                               const KeyTableParams& key, float gain, float* scratch,
+                               QueryFragments<kKey.head_dim, kQueryTiles>& rotated,
                                QueryFragments<kKey.head_dim, kQueryTiles>* sketched) {
   constexpr int d = kKey.head_dim, kHeads = 8 * kQueryTiles;
-  float *x = scratch, *y = scratch + kHeads * d;
-  load_queries<d, kQueryTiles>(queries, element, base, head_stride, group, x);
-  if constexpr (kKey.rotation == Mixing::hadamard) {
-    mix_hadamard<d, kHeads>(x, y, key.rotation.signs, nullptr, 1.0f / sqrtf(static_cast<float>(d)));
+  constexpr bool kButterflies =
+      kKey.rotation == Mixing::hadamard && (!kKey.prod || kKey.sketch == Mixing::hadamard);
+  if constexpr (kButterflies && fits_warp(d)) {
+    prepare_in_warps<kKey, kQueryTiles>(queries, element, base, head_stride, group, key, gain, scratch,
+                                        rotated, sketched);
   } else {
-    mix_dense<d, kHeads>(x, y, key.rotation.matrix);
-  }
-  store_fragments<d>(y, rotated, gain, tile_coordinate);
-  if constexpr (kKey.prod) {
-    if constexpr (kKey.sketch == Mixing::hadamard) {
-      const u16* gather = kKey.rotation == Mixing::hadamard ? key.rotation.permutation : nullptr;
-      mix_hadamard<d, kHeads>(y, x, key.sketch.signs, gather, 1.0f);
+    float *x = scratch, *y = scratch + kHeads * d;
+    const auto from = [](const float* heads) {
+      return [heads](int head, int i) { return heads[head * d + i]; };
+    };
+    load_queries<d, kQueryTiles>(queries, element, base, head_stride, group, x);
+    if constexpr (kKey.rotation == Mixing::hadamard) {
+      mix_hadamard<d, kHeads>(x, y, key.rotation.signs, nullptr, 1.0f / sqrtf(static_cast<float>(d)));
     } else {
-      mix_dense<d, kHeads>(y, x, key.sketch.matrix);
+      mix_dense<d, kHeads>(x, y, key.rotation.matrix);
     }
-    store_fragments<d>(x, *sketched, gain, tile_coordinate);
+    store_fragments(from(y), kHeads, gain, rotated, tile_place);
+    if constexpr (kKey.prod) {
+      if constexpr (kKey.sketch == Mixing::hadamard) {
+        const u16* gather = kKey.rotation == Mixing::hadamard ? key.rotation.permutation : nullptr;
+        mix_hadamard<d, kHeads>(y, x, key.sketch.signs, gather, 1.0f);
+      } else {
+        mix_dense<d, kHeads>(y, x, key.sketch.matrix);
+      }
+      store_fragments(from(x), kHeads, gain, *sketched, tile_place);
+    }
   }
 }
 

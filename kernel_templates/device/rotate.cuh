@@ -2,12 +2,11 @@
 
 #include "device/dense_rows.cuh"
 #include "device/hadamard.cuh"
-#include "shared/params.h"
 #include "shared/launch.h"
+#include "shared/params.h"
 
 // Rotated and sketched vectors in core's order: what core::KeyCodec::prepare() gives.
 namespace tq::gpu {
-
 
 template <RotateSpec kSpec>
 __global__ void __launch_bounds__(kRotateThreads) rotate(const __grid_constant__ RotateParams p) {
@@ -33,7 +32,8 @@ __global__ void __launch_bounds__(kRotateThreads) rotate(const __grid_constant__
 #pragma unroll
       for (int e = 0; e < H::kElements; ++e) {
         const int i = H::coordinate(e, l);
-        if (row < kVectorRows) x[e] = vectors[row * d + (gather == nullptr ? i : gather[i])] * mixing.signs[i];
+        if (row < kVectorRows)
+          x[e] = vectors[row * d + (gather == nullptr ? i : gather[i])] * mixing.signs[i];
       }
       H::template transform<false>(x, l);
       __syncwarp();
@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(kRotateThreads) rotate(const __grid_constant__
     }
     const u16* sketch_order = kKey.sketch == Mixing::dense ? nullptr : p.sketch.permutation;
     for (int i = threadIdx.x; i < rows * d; i += kRotateThreads)
-      p.sketched[first * d + i] = vectors[i / d * d + (sketch_order == nullptr ? i % d : sketch_order[i % d])];
+      p.sketched[first * d + i] =
+          vectors[i / d * d + (sketch_order == nullptr ? i % d : sketch_order[i % d])];
   }
 }
 

@@ -10,17 +10,17 @@ namespace tq::gpu {
 
 template <int d, int kQueryTiles>
 struct Softmax {
-  float maximum[kQueryTiles][2];                                 // a lane's two heads of each query tile
-  float sum[kQueryTiles][2] = {};                                // of 2^(score - maximum), this lane's tokens
-  float output[d / kBlockCoordinates][kQueryTiles][4] = {};      // fragment C: coordinates x heads
+  float maximum[kQueryTiles][2];                             // a lane's two heads of each query tile
+  float sum[kQueryTiles][2] = {};                            // of 2^(score - maximum), this lane's tokens
+  float output[d / kBlockCoordinates][kQueryTiles][4] = {};  // fragment C: coordinates x heads
 
   TQ_DEVICE Softmax() {
 #pragma unroll
     for (int t = 0; t < kQueryTiles; ++t) maximum[t][0] = maximum[t][1] = -infinity();
   }
 
-  // Turns scores into weights 2^(score + exponent - maximum). `rescale(factors)` multiplies further sums that the
-  // caller keeps; called when a maximum has risen.
+  // Turns scores into weights 2^(score + exponent - maximum). `rescale(factors)` multiplies further sums that
+  // the caller keeps; called when a maximum has risen.
   template <typename Rescale>
   TQ_DEVICE void weigh(ScoreFragments<kQueryTiles>& scores, int exponent, const Rescale& rescale) {
     const float e = static_cast<float>(exponent);
@@ -99,15 +99,21 @@ TQ_DEVICE void weight_fragment(const float (&weights)[4], float scale_low, float
   b[1] = transpose_8x8(pack_half2(weights[2] * scale_high, weights[3] * scale_high));
 }
 
+// Where a segment's sums go: [head][d] and [head] {maximum, sum}.
+struct Partial {
+  float* output;
+  float* softmax;
+};
+
 // A block's warps to one partial result: output (not yet divided), maximum and sum of every head.
 // coordinate(b, r, h) says what stands in row r + 8 h of block b.
 template <int d, int kQueryTiles, int kWarps, typename Coordinate>
-TQ_DEVICE void merge_warps(Softmax<d, kQueryTiles>& softmax, int group, float* partial_output, float* partial_softmax,
+TQ_DEVICE void merge_warps(Softmax<d, kQueryTiles>& softmax, char* work, int group, const Partial& partial,
                            const Coordinate& coordinate) {
   constexpr int kHeads = 8 * kQueryTiles, kStride = d + 4;
-  float* merge = reinterpret_cast<float*>(dynamic_shared);
+  float* merge = reinterpret_cast<float*>(work);
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, r = lane / 4, c = lane % 4;
-  __syncthreads();  // the tables are no longer read
+  __syncthreads();  // the tables, or what else was there, are no longer read
 #pragma unroll
   for (int t = 0; t < kQueryTiles; ++t) {
 #pragma unroll
@@ -128,25 +134,40 @@ TQ_DEVICE void merge_warps(Softmax<d, kQueryTiles>& softmax, int group, float* p
     }
   }
   __syncthreads();
-  for (int task = threadIdx.x; task < group * (d + 1); task += kWarps * kLanes) {
-    const int head = task / (d + 1), j = task % (d + 1);
-    float maximum = -infinity();
+  // A warp's maximum to its weight, in place; then all outputs, four a thread.
+  for (int head = threadIdx.x; head < kHeads; head += kWarps * kLanes) {
+    float maxima[kWarps], maximum = -infinity(), total = 0;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) maximum = fmaxf(maximum, merge[(w * kHeads + head) * kStride + d]);
+    for (int w = 0; w < kWarps; ++w) {
+      maxima[w] = merge[(w * kHeads + head) * kStride + d];
+      maximum = fmaxf(maximum, maxima[w]);
+    }
     const float reference = maximum == -infinity() ? 0.0f : maximum;
-    const int from = j < d ? j : d + 1;
-    float total = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      float* row = merge + (w * kHeads + head) * kStride;
+      const float weight = exp2_approx(maxima[w] - reference);
+      total = fmaf(weight, row[d + 1], total);
+      row[d] = weight;
+    }
+    if (head < group) {
+      partial.softmax[2 * head] = maximum;
+      partial.softmax[2 * head + 1] = total;
+    }
+  }
+  __syncthreads();
+  for (int task = threadIdx.x; task < group * (d / 4); task += kWarps * kLanes) {
+    const int head = task / (d / 4), j = task % (d / 4) * 4;
+    float4 total = make_float4(0, 0, 0, 0);
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const float* row = merge + (w * kHeads + head) * kStride;
-      total = fmaf(exp2_approx(row[d] - reference), row[from], total);
+      const float4 x = *reinterpret_cast<const float4*>(row + j);
+      const float weight = row[d];
+      total = make_float4(fmaf(weight, x.x, total.x), fmaf(weight, x.y, total.y), fmaf(weight, x.z, total.z),
+                          fmaf(weight, x.w, total.w));
     }
-    if (j < d) {
-      partial_output[head * d + j] = total;
-    } else {
-      partial_softmax[2 * head] = maximum;
-      partial_softmax[2 * head + 1] = total;
-    }
+    *reinterpret_cast<float4*>(partial.output + head * d + j) = total;
   }
 }
 

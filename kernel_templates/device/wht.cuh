@@ -1,12 +1,11 @@
 #pragma once
 
 #include "device/hadamard.cuh"
-#include "shared/params.h"
 #include "shared/launch.h"
+#include "shared/params.h"
 
 // out = gain H x for every row, in place or not (core/hadamard.h).
 namespace tq::gpu {
-
 
 template <WhtSpec kSpec>
 __global__ void __launch_bounds__(kWhtThreads) wht(const __grid_constant__ WhtParams p) {

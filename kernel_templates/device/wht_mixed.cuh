@@ -2,12 +2,11 @@
 
 #include "device/element.cuh"
 #include "device/paley.cuh"
-#include "shared/params.h"
 #include "shared/launch.h"
+#include "shared/params.h"
 
 // out = gain H x for orders with several Paley factors: a row in shared memory, one factor a pass.
 namespace tq::gpu {
-
 
 // The factors of core/hadamard.h's plan, leftmost first; `sylvester` the last one.
 template <WhtSpec kSpec, int kSylvester, int... kPaleys>
@@ -15,7 +14,8 @@ __global__ void __launch_bounds__(kMixedThreads) wht_mixed(const __grid_constant
   constexpr int d = kSpec.order;
   float* row = reinterpret_cast<float*>(dynamic_shared);
   for (i64 r = blockIdx.x; r < p.rows; r += gridDim.x) {
-    for (int i = threadIdx.x; i < d; i += kMixedThreads) row[i] = load_element<kSpec.element>(p.in, r * d + i);
+    for (int i = threadIdx.x; i < d; i += kMixedThreads)
+      row[i] = load_element<kSpec.element>(p.in, r * d + i);
     __syncthreads();
     for (int h = 1; h < kSylvester; h <<= 1) {
       for (int i = threadIdx.x; i < d / 2; i += kMixedThreads) {

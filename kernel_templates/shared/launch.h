@@ -10,8 +10,6 @@ inline constexpr int kMixedThreads = 128;
 inline constexpr int kRotateThreads = 256;
 inline constexpr int kEncodeThreads = 256;
 inline constexpr int kDecodeThreads = 256;
-inline constexpr int kScoreThreads = 128;
-inline constexpr int kCombineThreads = 128;
 inline constexpr int kAppendThreads = 128;
 
 // The search grid (64 cells x 16 copies of 8 bytes), centroids (32 copies) and boundaries of
@@ -43,12 +41,11 @@ TQ_SHARED int decode_shared_bytes(const KeySpec& key) {
 }
 TQ_SHARED int rotate_shared_bytes(const KeySpec& key) { return kVectorRows * key.head_dim * 4; }
 
-// Look-up tables of device/lookup.cuh: one row of 256 bytes an entry, keys in the first half, values in the
-// second.
-TQ_SHARED int lookup_entries(int bits) {
-  return bits == 1 ? 16 : bits == 2 ? 256 : bits == 3 ? 64 : bits == 4 ? 256 : 0;
-}
-inline constexpr int kLookupRow = 256;
+// Look-up tables of device/lookup.cuh: a row for every byte, keys in its first half, values in the second;
+// behind them, for sketched keys, the signs.
+inline constexpr int kLookupEntries = 256, kLookupRow = 256;
+inline constexpr int kLookupBytes = kLookupEntries * kLookupRow, kSignLookupBytes = 16 * 128;
+TQ_SHARED int lookup_bytes(const KeySpec& key) { return kLookupBytes + (key.prod ? kSignLookupBytes : 0); }
 
 TQ_SHARED int query_heads(int query_tiles) { return 8 * query_tiles; }
 
@@ -62,33 +59,61 @@ TQ_SHARED int query_fragment_bytes(int head_dim, int query_tiles) {
 }
 TQ_SHARED int largest(int a, int b) { return a > b ? a : b; }
 
-TQ_SHARED int score_work_bytes(const ScoreSpec& spec) {
-  return largest(lookup_entries(spec.key.table_bits) * kLookupRow,
-                 query_scratch_bytes(spec.key.head_dim, spec.query_tiles));
+// Shared memory of a block that stages tiles: work (tables above all) begins at a multiple of 64 KB, where a
+// byte of codes becomes an address in one instruction; what lies below it, but for the 1 KB that the system
+// keeps, takes the queries and the first warps' tiles, what follows it the others'.
+//
+//   | 1 KB | queries | tiles |  64 KB: work  | tiles |          unstaged:  | 1 KB | work | queries |
+inline constexpr int kTablesAlignment = 64 << 10, kSystemShared = 1 << 10;
+TQ_SHARED int low_images(int queries_bytes, int image_bytes) {
+  return (kTablesAlignment - kSystemShared - queries_bytes) / image_bytes;
 }
-TQ_SHARED int score_shared_bytes(const ScoreSpec& spec) {
-  return score_work_bytes(spec) + 2 * query_fragment_bytes(spec.key.head_dim, spec.query_tiles);
+TQ_SHARED int block_bytes(int work, int queries, int image, int warps, bool staged) {
+  if (!staged) return work + queries;
+  return kTablesAlignment + work + largest(0, warps - low_images(queries, image)) * image;
 }
 
-TQ_SHARED int attend_lookup_bytes(const AttendSpec& spec) {
-  if (!spec.quantised) return 0;
-  return kLookupRow *
-         largest(lookup_entries(spec.key.table_bits),
-                 lookup_entries(spec.value.rotated ? spec.value.table.table_bits : spec.value.group.bits));
+TQ_SHARED int score_work_bytes(const ScoreSpec& spec) {
+  return largest(lookup_bytes(spec.key), query_scratch_bytes(spec.key.head_dim, spec.query_tiles));
 }
+TQ_SHARED int score_queries_bytes(const ScoreSpec& spec) {
+  return 2 * query_fragment_bytes(spec.key.head_dim, spec.query_tiles);
+}
+// Two tiles a warp.
+TQ_SHARED int score_image_bytes(const ScoreSpec& spec) { return 2 * tile_bytes(spec.key); }
+TQ_SHARED int score_shared_bytes(const ScoreSpec& spec) {
+  return block_bytes(score_work_bytes(spec), score_queries_bytes(spec), score_image_bytes(spec), spec.warps,
+                     spec.staged);
+}
+
 // A warp's sums: of each head d outputs, a maximum and a sum, and two words that keep heads in different
 // banks.
 TQ_SHARED int attend_merge_bytes(const AttendSpec& spec) {
   return spec.warps * query_heads(spec.query_tiles) * (spec.head_dim + 4) * 4;
 }
-// Scratch, then tables, then the merge: one after the other.
+// A row's outputs, twice, the weights of so many slots at a time, and two words a head.
+inline constexpr int kCombineSlots = 64;
+TQ_SHARED int combine_scratch_bytes(const AttendSpec& spec) {
+  return query_heads(spec.query_tiles) * (2 * spec.head_dim + kCombineSlots + 2) * 4;
+}
+// The queries' scratch, then tables, then the merge, then the row's: one after the other.
 TQ_SHARED int attend_work_bytes(const AttendSpec& spec) {
-  return largest(largest(attend_lookup_bytes(spec), attend_merge_bytes(spec)),
-                 query_scratch_bytes(spec.head_dim, spec.query_tiles));
+  const int tables =
+      spec.quantised ? largest(lookup_bytes(spec.key), query_scratch_bytes(spec.head_dim, spec.query_tiles))
+                     : 0;
+  return largest(largest(tables, attend_merge_bytes(spec)), combine_scratch_bytes(spec));
+}
+TQ_SHARED int attend_queries_bytes(const AttendSpec& spec) {
+  const bool sketched = spec.quantised && spec.key.prod;
+  return (sketched ? 2 : 1) * query_fragment_bytes(spec.head_dim, spec.query_tiles);
+}
+// A tile of keys and one of values a warp.
+TQ_SHARED int attend_image_bytes(const AttendSpec& spec) {
+  return spec.quantised ? tile_bytes(spec.key) + tile_bytes(spec.value) : 0;
 }
 TQ_SHARED int attend_shared_bytes(const AttendSpec& spec) {
-  const bool sketched = spec.quantised && spec.key.prod;
-  return attend_work_bytes(spec) + (sketched ? 2 : 1) * query_fragment_bytes(spec.head_dim, spec.query_tiles);
+  return block_bytes(attend_work_bytes(spec), attend_queries_bytes(spec), attend_image_bytes(spec),
+                     spec.warps, spec.staged);
 }
 
 }  // namespace tq::gpu

@@ -133,7 +133,6 @@ struct ScoreParams {
   Element query_element;
   i64 query_sequence_stride, query_head_stride;
   int group;  // query heads a KV head
-  int tiles_per_block;
   KeyTableParams key;
   TileView keys;
   const int* tokens;  // one a sequence
@@ -146,26 +145,22 @@ struct AttendParams {
   const void* queries;
   Element query_element;
   i64 query_sequence_stride, query_head_stride;
-  int group;         // query heads a KV head
-  int group_blocks;  // blocks that share them
-  int kv_heads;
+  int group;        // query heads a KV head
+  int group_parts;  // rows that share them
+  int kv_heads, sequence_count;
   float softmax_scale;
   KeyTableParams key;
   const float* value_centroids;
   int value_table_stride;
+  MixingParams value_rotation;  // what takes rotated values back
   TileView keys, values;
   ExactView exact;
   const SequenceState* sequences;
-  int tile_splits, exact_splits;
-  float* partial_output;   // [sequence][kv head][split][group][d]
-  float* partial_softmax;  // [sequence][kv head][split][group][2]: maximum (base 2), sum
-};
-
-struct CombineParams {
-  const float* partial_output;
-  const float* partial_softmax;
-  int tile_splits, exact_splits, group, kv_heads;
-  MixingParams rotation;  // of values
+  // Blocks' results (device/schedule.cuh): of each slot all heads of a row, d sums and {maximum (base 2),
+  // sum}.
+  float* partial_output;
+  float* partial_softmax;
+  u32* finished;  // [row]: tiles whose sums are written; zero between launches
   void* out;
   Element out_element;
   i64 out_sequence_stride, out_head_stride;

@@ -67,6 +67,8 @@ struct ScoreSpec {
   KeySpec key;
   int query_tiles;  // of 8 query heads that share a KV head: 1 or 2
   ScorePart part;
+  int warps;
+  bool staged;  // tiles go through shared memory, copied there ahead of their use
 };
 
 // How values are stored: exactly one of the two is in use, by `rotated`.
@@ -83,12 +85,7 @@ struct AttendSpec {
   int head_dim;
   int query_tiles;
   int warps;
-};
-
-struct CombineSpec {
-  int head_dim;
-  bool rotated;  // the quantised tokens' sums are in the rotated frame
-  Mixing rotation;
+  bool staged;  // as in ScoreSpec
 };
 
 }  // namespace tq::gpu

@@ -6,15 +6,25 @@
 // warp feeds them to the tensor cores (mma.m16n8k16, the tile on the A side), so that lane l reads its own
 // words with whole-line loads and no value ever crosses lanes.
 //
-// The 64 tokens are 4 sub-tiles s of 16, the d coordinates d/16 blocks of 16. For block b, lane l = 4 r + c
-// holds 8 units of 4 codes, unit u = 2 s + h:
+// The 64 tokens are 4 sub-tiles s of 16, the d coordinates d/16 blocks of 16. For a block, lane l = 4 r + c
+// holds 16 pairs of codes, pair p = 4 s + 2 i + h; the pairs of one s are, in order, the four registers of
+// fragment A:
 //
 //   keys (A = tokens x coordinates)              values (A = coordinates x tokens)
-//     token  16 s + 4 (r/2) + r%2 + 2 h            token  16 s + 4 c + j
-//     coord. 16 b + 4 c + j                        coord. 16 b + 2 r + h           j = 0..3 within the unit
+//     token  16 s + 4 (r/2) + r%2 + 2 h            token  16 s + 4 c + 2 i + j
+//     coord. 16 b + 4 c + 2 i + j                  coord. 16 b + 2 r + h           j = 0, 1 within the pair
 //
-// 32 codes of B bits are B words, laid end to end, least significant bit first. A lane's words of all blocks
-// follow each other in groups of four (16 bytes a lane, 512 a warp), a rest of less than four word by word.
+// 32 codes of B bits are B words. Every byte selects a row of a table of 256 (device/lookup.cuh): it holds
+// eight codes of 1 bit, four of 2, two of 4, laid end to end, least significant bit first. Two codes of 3
+// bits leave two bits of a byte over, and three such bytes hold a further pair:
+//
+//   bits    7 6     5 4 3   2 1 0
+//   word 0  p'1 p'0   pair  0 .. 3     pair 12 + n of byte n:  p' is its six bits, two in each word
+//   word 1  p'3 p'2   pair  4 .. 7
+//   word 2  p'5 p'4   pair  8 .. 11
+//
+// A lane's words of all blocks follow each other in groups of four (16 bytes a lane, 512 a warp), a rest of
+// less than four word by word.
 //
 // The tokens of a key sub-tile are ordered so that the scores, transposed by movmatrix, are the B operand of
 // the values' product. Coordinates are those before the rotation's permutation: a permutation of coordinates
@@ -33,18 +43,25 @@ TQ_SHARED int word_index(int words, int lane, int w) {
                            : words / 4 * 4 * kLanes + (w - words / 4 * 4) * kLanes + lane;
 }
 
-// Block, lane, unit and place in the unit of a token's coordinate.
+// Block, lane, pair and place in the pair of a token's coordinate.
 struct CodePlace {
-  int block, lane, unit, j;
+  int block, lane, pair, j;
 };
 
 TQ_SHARED CodePlace code_place(Side side, int token, int coordinate) {
   const int s = token / 16, t = token % 16, block = coordinate / 16, x = coordinate % 16;
   if (side == Side::keys) {
     const int r = 2 * (t / 4) + t % 2, h = t % 4 / 2;
-    return {block, 4 * r + x / 4, 2 * s + h, x % 4};
+    return {block, 4 * r + x / 4, 4 * s + 2 * (x % 4 / 2) + h, x % 2};
   }
-  return {block, 4 * (x / 2) + t / 4, 2 * s + x % 2, t % 4};
+  return {block, 4 * (x / 2) + t / 4, 4 * s + 2 * (t % 4 / 2) + x % 2, t % 2};
+}
+
+// Where bit k of a code stands among the 32 B bits of its lane and block.
+TQ_SHARED int code_bit(int bits, int pair, int j, int k) {
+  if (bits != 3) return (2 * pair + j) * bits + k;
+  const int f = 3 * j + k;
+  return pair < 12 ? 8 * pair + f : 32 * (f / 2) + 8 * (pair - 12) + 6 + f % 2;
 }
 
 // Scales, norms: halves in the order in which the lanes of a score fragment need them.
@@ -53,14 +70,10 @@ TQ_SHARED int scale_place(int token) {
   return (2 * (t / 4) + t % 2) * 8 + 2 * s + t % 4 / 2;
 }
 
-// Sign bits of prod keys: one word a block and lane; of unit u's pair i (codes 2 i, 2 i + 1), the first at
-// bit 2 u + i, the second 16 higher, where one mask turns both into the signs of a half2.
-TQ_SHARED int sign_bit(int unit, int j) { return 2 * unit + j / 2 + 16 * (j % 2); }
-
 TQ_SHARED int code_plane_bytes(int head_dim, int bits) { return kTileTokens * head_dim * bits / 8; }
 inline constexpr int kScalarPlaneBytes = kTileTokens * 2;
 
-// codes | scales | signs | residual norms: as many bytes as the canonical layout takes.
+// codes | scales | signs (as codes of 1 bit) | residual norms: as many bytes as the canonical layout takes.
 TQ_SHARED int tile_scales_offset(const KeySpec& key) {
   return code_plane_bytes(key.head_dim, key.table_bits);
 }

@@ -8,7 +8,7 @@ namespace tq::test {
 namespace {
 
 using Bytes = std::vector<std::uint8_t>;
-constexpr int kTokens = 64, kLaneCount = 32, kUnits = 8;
+constexpr int kTokens = 64, kLaneCount = 32, kPairs = 16;
 
 // Every lane's words, of all blocks: groups of four of one lane after the other's, then the rest word by
 // word.
@@ -54,10 +54,10 @@ std::vector<std::size_t> positions(std::span<const std::uint16_t> permutation, i
 
 }  // namespace
 
-TokenCoordinate at_place(gpu::Side side, int block, int lane, int unit, int j) {
-  const int s = unit / 2, h = unit % 2, r = lane / 4, c = lane % 4;
-  if (side == gpu::Side::keys) return {key_token(s, r, h), 16 * block + 4 * c + j};
-  return {16 * s + 4 * c + j, 16 * block + 2 * r + h};
+TokenCoordinate at_place(gpu::Side side, int block, int lane, int pair, int j) {
+  const int s = pair / 4, i = pair / 2 % 2, h = pair % 2, r = lane / 4, c = lane % 4;
+  if (side == gpu::Side::keys) return {key_token(s, r, h), 16 * block + 4 * c + 2 * i + j};
+  return {16 * s + 4 * c + 2 * i + j, 16 * block + 2 * r + h};
 }
 
 int key_token(int s, int r, int h) { return 16 * s + 4 * (r / 2) + r % 2 + 2 * h; }
@@ -65,36 +65,31 @@ int key_token(int s, int r, int h) { return 16 * s + 4 * (r / 2) + r % 2 + 2 * h
 Bytes naive_codes(gpu::Side side, int head_dim, int bits, const CodeOf& code) {
   std::vector<std::vector<std::uint32_t>> lanes(kLaneCount);
   for (int lane = 0; lane < kLaneCount; ++lane) {
-    // One long string of bits a lane; a block's 32 codes fill whole words, so blocks need no special care.
-    int filled = 32;
+    auto& words = lanes[static_cast<std::size_t>(lane)];
     for (int block = 0; block < head_dim / 16; ++block) {
-      for (int unit = 0; unit < kUnits; ++unit) {
-        for (int j = 0; j < 4; ++j) {
-          const std::uint32_t value = code(at_place(side, block, lane, unit, j));
-          for (int k = 0; k < bits; ++k) {
-            auto& words = lanes[static_cast<std::size_t>(lane)];
-            if (filled == 32) words.push_back(0), filled = 0;
-            words.back() |= (value >> k & 1u) << filled++;
-          }
+      // A pair's codes side by side.
+      std::vector<std::uint32_t> pairs;
+      for (int pair = 0; pair < kPairs; ++pair)
+        pairs.push_back(code(at_place(side, block, lane, pair, 0)) |
+                        code(at_place(side, block, lane, pair, 1)) << bits);
+      if (bits == 3) {
+        // Three words of four pairs, each with two bits of each of the last four.
+        for (std::size_t w = 0; w < 3; ++w) {
+          std::uint32_t word = 0;
+          for (std::size_t n = 0; n < 4; ++n)
+            word |= (pairs[4 * w + n] | (pairs[12 + n] >> 2 * w & 3u) << 6) << 8 * n;
+          words.push_back(word);
+        }
+        continue;
+      }
+      // One long string of bits; it fills whole words.
+      int filled = 32;
+      for (const std::uint32_t pair : pairs) {
+        for (int k = 0; k < 2 * bits; ++k) {
+          if (filled == 32) words.push_back(0), filled = 0;
+          words.back() |= (pair >> k & 1u) << filled++;
         }
       }
-    }
-  }
-  return emit(lanes);
-}
-
-Bytes naive_signs(int head_dim, const CodeOf& sign) {
-  std::vector<std::vector<std::uint32_t>> lanes(kLaneCount);
-  for (int lane = 0; lane < kLaneCount; ++lane) {
-    for (int block = 0; block < head_dim / 16; ++block) {
-      std::uint32_t word = 0;
-      for (int unit = 0; unit < kUnits; ++unit) {
-        for (int pair = 0; pair < 2; ++pair) {
-          word |= sign(at_place(gpu::Side::keys, block, lane, unit, 2 * pair)) << (2 * unit + pair);
-          word |= sign(at_place(gpu::Side::keys, block, lane, unit, 2 * pair + 1)) << (2 * unit + pair + 16);
-        }
-      }
-      lanes[static_cast<std::size_t>(lane)].push_back(word);
     }
   }
   return emit(lanes);
@@ -134,7 +129,7 @@ Bytes naive_tile(const gpu::KeySpec& spec, gpu::Side side, const KeyCodec& codec
       positions(spec.sketch == gpu::Mixing::hadamard ? codec.sketch()->rht().permutation()
                                                      : std::span<const std::uint16_t>{},
                 d);
-  append(tile, naive_signs(d, lookup(signs, sign_position)));
+  append(tile, naive_codes(gpu::Side::keys, d, 1, lookup(signs, sign_position)));
   append(tile, scalars(keys.residual_norms));
   return tile;
 }

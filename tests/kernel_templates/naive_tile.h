@@ -17,8 +17,8 @@ struct TokenCoordinate {
   friend auto operator<=>(const TokenCoordinate&, const TokenCoordinate&) = default;
 };
 
-// Code j of a lane's unit of a block.
-TokenCoordinate at_place(gpu::Side side, int block, int lane, int unit, int j);
+// Code j of a lane's pair of a block.
+TokenCoordinate at_place(gpu::Side side, int block, int lane, int pair, int j);
 
 // The token of row r + 8 h of sub-tile s of keys.
 int key_token(int s, int r, int h);
@@ -26,7 +26,6 @@ int key_token(int s, int r, int h);
 using CodeOf = std::function<std::uint32_t(TokenCoordinate)>;
 
 std::vector<std::uint8_t> naive_codes(gpu::Side side, int head_dim, int bits, const CodeOf& code);
-std::vector<std::uint8_t> naive_signs(int head_dim, const CodeOf& sign);
 
 // Whole tiles of core's rows. Tokens from `rows` on are zero.
 std::vector<std::uint8_t> naive_tile(const gpu::KeySpec& spec, gpu::Side side, const KeyCodec& codec,

@@ -13,7 +13,6 @@ using namespace tq::gpu;
 using tq::Random;
 using tq::test::at_place;
 using tq::test::naive_codes;
-using tq::test::naive_signs;
 using tq::test::test_random;
 using tq::test::TokenCoordinate;
 
@@ -70,25 +69,10 @@ void check_codes(Random& random) {
   }
 }
 
-template <int d>
-void check_signs(Random& random) {
-  CAPTURE(d);
-  for (const Span span : kSpans) {
-    const Stage before(d, 1, random), stage(d, 1, random);
-    std::vector<u32> plane = words_of(naive_signs(d, [&](TokenCoordinate c) { return before.at(c); }));
-    const auto wanted = [&](TokenCoordinate c) {
-      if (c.token >= span.end) return 0u;
-      return c.token < span.first ? before.at(c) : stage.at(c);
-    };
-    write_signs<d>(stage.bytes(), plane.data(), span.first, span.end);
-    CHECK(plane == words_of(naive_signs(d, wanted)));
-    std::size_t misread = 0;
-    for (int token = 0; token < kTileTokens; ++token) {
-      for (int coordinate = 0; coordinate < d; ++coordinate)
-        misread += read_sign<d>(plane.data(), token, coordinate) != wanted({token, coordinate});
-    }
-    CHECK(misread == 0);
-  }
+// Where tables stand: at a multiple of 64 KB, or anywhere.
+template <bool kAligned>
+char* table_place() {
+  return reinterpret_cast<char*>(dynamic_shared) + (kAligned ? kTablesAlignment : 3 * 128);
 }
 
 // Whether register a[i] of every lane's fragments holds the values of the codes that the layout puts there.
@@ -101,9 +85,8 @@ std::size_t wrong_registers(Side side, const Value& value, const Fragment& fragm
       u32 a[4];
       fragment(block, lane, a);
       for (int i = 0; i < 4; ++i) {
-        const int unit = 2 * s + i % 2, j = i / 2 * 2;
-        wrong += a[i] != pack_half2(value(at_place(side, block, lane, unit, j)),
-                                    value(at_place(side, block, lane, unit, j + 1)));
+        wrong += a[i] != pack_half2(value(at_place(side, block, lane, 4 * s + i, 0)),
+                                    value(at_place(side, block, lane, 4 * s + i, 1)));
       }
     }
   }
@@ -111,7 +94,7 @@ std::size_t wrong_registers(Side side, const Value& value, const Fragment& fragm
   return wrong;
 }
 
-template <Side kSide, int d, int kBits>
+template <Side kSide, int d, int kBits, bool kAligned>
 void check_fragments(Random& random) {
   CAPTURE(d);
   CAPTURE(kBits);
@@ -123,30 +106,36 @@ void check_fragments(Random& random) {
     centroids.push_back(kBits == 8 ? static_cast<float>(i) : static_cast<float>(random.normal()));
   std::memset(dynamic_shared, 0xff, sizeof(dynamic_shared));  // not-a-number wherever nothing is written
   threadIdx.x = 0;
-  Lookup<kBits, kSide>::fill([&](u32 i) { return centroids[i]; });
+  using Tables = Lookup<kBits, kSide, kAligned>;
+  char* tables = table_place<kAligned>();
+  Tables::fill(tables, [&](u32 i) { return centroids[i]; });
   static_for<4>([&](auto s) {
     const auto value = [&](TokenCoordinate c) { return centroids[stage.at(c)]; };
     const auto fragment = [&](int block, int lane, u32(&a)[4]) {
       u32 words[lane_words(d, kBits)];
-      load_words(plane.data(), lane, words);
-      Lookup<kBits, kSide>::template fragment<decltype(s)::value>(words + block * kBits,
-                                                                  Lookup<kBits, kSide>::lane_offset(), a);
+      load_words<true>(plane.data(), lane, words);
+      Tables::template fragment<decltype(s)::value>(words + block * kBits, Tables::lane_address(tables), a);
     };
     CHECK(wrong_registers<d, decltype(s)::value>(kSide, value, fragment) == 0);
   });
 }
 
-template <int d>
+template <int d, bool kAligned>
 void check_sign_fragments(Random& random) {
   CAPTURE(d);
   const Stage stage(d, 1, random);
-  const std::vector<std::uint8_t> plane = naive_signs(d, [&](TokenCoordinate c) { return stage.at(c); });
+  const std::vector<std::uint8_t> plane =
+      naive_codes(Side::keys, d, 1, [&](TokenCoordinate c) { return stage.at(c); });
+  using Signs = SignLookup<kAligned>;
+  char* tables = table_place<kAligned>();
+  threadIdx.x = 0;
+  Signs::fill(tables);
   static_for<4>([&](auto s) {
     const auto value = [&](TokenCoordinate c) { return stage.at(c) == 1 ? 1.0f : -1.0f; };
     const auto fragment = [&](int block, int lane, u32(&a)[4]) {
       u32 words[lane_words(d, 1)];
-      load_words(plane.data(), lane, words);
-      sign_fragment<decltype(s)::value>(words[block], a);
+      load_words<false>(plane.data(), lane, words);
+      Signs::template fragment<decltype(s)::value>(words[block], Signs::lane_address(tables), a);
     };
     CHECK(wrong_registers<d, decltype(s)::value>(Side::keys, value, fragment) == 0);
   });
@@ -158,13 +147,14 @@ void check_head_dim(Random& random) {
     constexpr int kBits = decltype(b)::value + 1;
     check_codes<Side::keys, d, kBits>(random);
     check_codes<Side::values, d, kBits>(random);
-    check_fragments<Side::keys, d, kBits>(random);
-    check_fragments<Side::values, d, kBits>(random);
+    check_fragments<Side::keys, d, kBits, true>(random);
+    check_fragments<Side::values, d, kBits, true>(random);
+    check_fragments<Side::values, d, kBits, false>(random);
   });
   check_codes<Side::values, d, 8>(random);
-  check_fragments<Side::values, d, 8>(random);
-  check_signs<d>(random);
-  check_sign_fragments<d>(random);
+  check_fragments<Side::values, d, 8, true>(random);
+  check_sign_fragments<d, true>(random);
+  check_sign_fragments<d, false>(random);
 }
 
 }  // namespace
@@ -182,12 +172,12 @@ TEST_CASE("tables of keys and values share their rows") {
   // Filled one after the other, as attention does: neither may touch the other's half.
   std::memset(dynamic_shared, 0xff, sizeof(dynamic_shared));
   threadIdx.x = 0;
-  Lookup<4, Side::keys>::fill([](u32 i) { return static_cast<float>(i); });
-  Lookup<3, Side::values>::fill([](u32 i) { return -static_cast<float>(i); });
-  Lookup<2, Side::values>::fill([](u32 i) { return -static_cast<float>(i); });
-  const auto row_words = [](u32 row) {
-    return reinterpret_cast<const u32*>(dynamic_shared) + row * kLookupRow / 4;
-  };
+  char* tables = table_place<true>();
+  Lookup<4, Side::keys, true>::fill(tables, [](u32 i) { return static_cast<float>(i); });
+  Lookup<3, Side::values, true>::fill(tables, [](u32 i) { return -static_cast<float>(i); });
+  Lookup<2, Side::values, true>::fill(tables, [](u32 i) { return -static_cast<float>(i); });
+  SignLookup<true>::fill(tables);
+  const auto row_words = [&](u32 row) { return reinterpret_cast<const u32*>(tables) + row * kLookupRow / 4; };
   std::size_t wrong = 0;
   for (u32 row = 0; row < 256; ++row) {
     for (int copy = 0; copy < kLanes; ++copy)

@@ -24,7 +24,7 @@ using tq::test::GoldenDigests;
 
 namespace {
 
-constexpr int kVersion = 1, kRows = 61;
+constexpr int kVersion = 2, kRows = 61;
 
 template <typename T>
 std::vector<T> exact_bits(std::uint64_t seed, int count) {

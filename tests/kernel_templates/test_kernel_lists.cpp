@@ -83,7 +83,6 @@ TEST_CASE("the catalogue holds every specialisation, counted another way") {
   }
 
   wanted["append"] = 1;
-  wanted["combine"] = dims * (1 + kRotations);
 
   // Groups: 16 divides all six head dims, 32 all but 80, 64 all but 80 and 96, 128 two of them.
   constexpr std::size_t kGroupings = (6 + 5 + 4 + 2) * 4;
@@ -135,22 +134,23 @@ TEST_CASE("what callers ask for is in the catalogue") {
       }
       key.scale = ScaleRule::norm;
       for (int query_tiles = 1; query_tiles <= 2; ++query_tiles) {
-        constexpr int warps = kAttendWarps;
-        has(scores_kernel({key, query_tiles, ScorePart::all}));
+        has(scores_kernel(with_block({key, query_tiles, ScorePart::all, 0, false}, kServerSharedLimit)));
         if (query_tiles > attend_query_tiles(d, kMaxGroup)) continue;
         for (int bits = 2; bits <= 4; ++bits) {
           const ValueSpec value{true, {d, bits, false, ScaleRule::norm, key.rotation, Mixing::hadamard}, {}};
-          has(attend_kernel({true, key, value, d, query_tiles, warps}));
+          has(attend_kernel(with_block({true, key, value, d, query_tiles, 0, false}, kServerSharedLimit)));
         }
         for (const GroupSpec& group : tq::test::group_specs(d))
-          has(attend_kernel({true, key, {false, {}, group}, d, query_tiles, warps}));
+          has(attend_kernel(
+              with_block({true, key, {false, {}, group}, d, query_tiles, 0, false}, kServerSharedLimit)));
       }
     }
   }
 }
 
 TEST_CASE("the covering part is a part, and has every template") {
-  const std::set<std::string> known = name_expressions(catalogue());
+  std::set<std::string> known = name_expressions(catalogue());
+  known.merge(name_expressions(catalogue(kLeastSharedLimit)));
   for (const CatalogueEntry& entry : tq::covering_catalogue()) {
     CHECK_MESSAGE(known.contains(entry.source.name_expression), entry.name,
                   " is not in the catalogue: ", entry.source.name_expression);

@@ -13,9 +13,6 @@ using tq::test::head_dims;
 
 namespace {
 
-// The most that a block can ask for on sm_86, sm_89 and sm_120; other architectures give more.
-constexpr int kLeastOptIn = 99 << 10;
-
 std::string text(const ValueSpec& value) {
   return value.rotated
              ? "rotated" + std::to_string(value.table.table_bits)
@@ -30,27 +27,38 @@ TEST_CASE("codec kernels fit into the smallest shared memory") {
       if (key.prod && key.table_bits > 3) continue;  // five bits with the sign: no kernels
       CAPTURE(tq::test::text_of(key));
       for (const Layout layout : {Layout::tiles, Layout::canonical}) {
-        CHECK(encode_shared_bytes({key, Side::keys, layout, Element::f32}) <= kLeastOptIn);
+        CHECK(encode_shared_bytes({key, Side::keys, layout, Element::f32}) <= kLeastSharedLimit);
       }
-      CHECK(decode_shared_bytes(key) <= kLeastOptIn);
-      CHECK(rotate_shared_bytes(key) <= kLeastOptIn);
+      CHECK(decode_shared_bytes(key) <= kLeastSharedLimit);
+      CHECK(rotate_shared_bytes(key) <= kLeastSharedLimit);
     }
-    for (const GroupSpec& group : tq::test::group_specs(d)) CHECK(group_shared_bytes(group) <= kLeastOptIn);
+    for (const GroupSpec& group : tq::test::group_specs(d))
+      CHECK(group_shared_bytes(group) <= kLeastSharedLimit);
   }
 }
 
-TEST_CASE("score and attention kernels fit into the smallest shared memory") {
+TEST_CASE("score and attention kernels fit into any GPU's shared memory, staged where it is large") {
+  const auto check = [](const auto& asked, const auto& bytes_of, bool stages) {
+    for (const int limit : {kLeastSharedLimit, kServerSharedLimit}) {
+      const auto spec = with_block(asked, limit);
+      CAPTURE(spec.warps);
+      CHECK(bytes_of(spec) <= limit);
+      CHECK(spec.warps * kLanes <= 1024);
+      if (limit == kServerSharedLimit) CHECK(spec.staged == stages);
+    }
+  };
   for (const int d : head_dims()) {
     for (int query_tiles = 1; query_tiles <= 2; ++query_tiles) {
-      constexpr int warps = kAttendWarps;
-      CHECK(warps * kLanes <= 1024);
       const bool attends = query_tiles <= attend_query_tiles(d, kMaxGroup);
-      if (attends) CHECK(attend_shared_bytes({false, {}, {}, d, query_tiles, warps}) <= kLeastOptIn);
+      const auto check_attend = [&](const AttendSpec& spec) {
+        check(spec, attend_shared_bytes, spec.quantised);
+      };
+      if (attends) check_attend({false, {}, {}, d, query_tiles, 0, false});
       for (const KeySpec& key : tq::test::key_specs(d, 1)) {
         CAPTURE(tq::test::text_of(key));
         CAPTURE(query_tiles);
         for (const ScorePart part : {ScorePart::all, ScorePart::table, ScorePart::signs})
-          CHECK(score_shared_bytes({key, query_tiles, part}) <= kLeastOptIn);
+          check(ScoreSpec{key, query_tiles, part, 0, false}, score_shared_bytes, true);
         if (!attends) continue;
         std::vector<ValueSpec> values;
         for (int bits = 1; bits <= 4; ++bits)
@@ -58,12 +66,13 @@ TEST_CASE("score and attention kernels fit into the smallest shared memory") {
         for (const GroupSpec& group : tq::test::group_specs(d)) values.push_back({false, {}, group});
         for (const ValueSpec& value : values) {
           CAPTURE(text(value));
-          const AttendSpec spec{true, key, value, d, query_tiles, warps};
-          CHECK(attend_shared_bytes(spec) <= kLeastOptIn);
-          // Query fragments follow, 8 bytes aligned.
-          CHECK(attend_work_bytes(spec) % 8 == 0);
+          const AttendSpec spec{true, key, value, d, query_tiles, 0, false};
+          check_attend(spec);
+          // Tiles follow the query fragments, and the work, 16 bytes aligned.
+          CHECK(attend_queries_bytes(spec) % 16 == 0);
+          CHECK(attend_work_bytes(with_block(spec, kServerSharedLimit)) % 16 == 0);
+          CHECK(attend_image_bytes(spec) % 16 == 0);
         }
-        CHECK(score_work_bytes({key, query_tiles, ScorePart::all}) % 8 == 0);
       }
     }
   }

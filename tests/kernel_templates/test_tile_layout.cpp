@@ -37,11 +37,10 @@ Entry c_entry(int lane, int i) {
   return {i < 2 ? group : group + 8, thread * 2 + (i & 1)};
 }
 
-// The fragment that kernels make of sub-tile s of a block: register a[h] from codes 0 and 1 of unit 2 s + h,
-// register a[2 + h] from codes 2 and 3. So element i of A is:
+// The fragment that kernels make of sub-tile s of a block: its four registers are pairs 4 s .. 4 s + 3. So
+// element i of A is:
 TokenCoordinate fed(Side side, int block, int s, int lane, int i) {
-  const int reg = i / 2, h = reg % 2, j = 2 * (reg / 2) + i % 2;
-  return at_place(side, block, lane, 2 * s + h, j);
+  return at_place(side, block, lane, 4 * s + i / 2, i % 2);
 }
 
 }  // namespace
@@ -57,12 +56,12 @@ TEST_CASE("places of codes are a bijection, and the one of the comment") {
           REQUIRE(place.block < d / kBlockCoordinates);
           REQUIRE(place.lane >= 0);
           REQUIRE(place.lane < kLanes);
-          REQUIRE(place.unit >= 0);
-          REQUIRE(place.unit < 8);
+          REQUIRE(place.pair >= 0);
+          REQUIRE(place.pair < 16);
           REQUIRE(place.j >= 0);
-          REQUIRE(place.j < 4);
-          places.insert({place.block, place.lane, place.unit, place.j});
-          REQUIRE(at_place(side, place.block, place.lane, place.unit, place.j) ==
+          REQUIRE(place.j < 2);
+          places.insert({place.block, place.lane, place.pair, place.j});
+          REQUIRE(at_place(side, place.block, place.lane, place.pair, place.j) ==
                   TokenCoordinate{token, coordinate});
         }
       }
@@ -110,17 +109,23 @@ TEST_CASE("scalars stand where the lanes of a score fragment read them") {
   }
 }
 
-TEST_CASE("sign bits fill a word") {
-  std::set<int> bits;
-  for (int unit = 0; unit < 8; ++unit) {
-    for (int j = 0; j < 4; ++j) bits.insert(sign_bit(unit, j));
-    // Both of a pair under one mask of a half2's signs.
-    CHECK(sign_bit(unit, 1) == sign_bit(unit, 0) + 16);
-    CHECK(sign_bit(unit, 3) == sign_bit(unit, 2) + 16);
+TEST_CASE("bits of codes fill the words of a lane and block, those of a byte's codes the byte") {
+  for (const int bits : {1, 2, 3, 4, 8}) {
+    CAPTURE(bits);
+    std::set<int> places;
+    for (int pair = 0; pair < 16; ++pair) {
+      for (int j = 0; j < 2; ++j) {
+        for (int k = 0; k < bits; ++k) {
+          const int bit = code_bit(bits, pair, j, k);
+          places.insert(bit);
+          if (bits == 4 || (bits == 3 && pair < 12)) CHECK(bit / 8 == pair);
+        }
+      }
+    }
+    CHECK(places.size() == static_cast<std::size_t>(32 * bits));
+    CHECK(*places.begin() == 0);
+    CHECK(*places.rbegin() == 32 * bits - 1);
   }
-  CHECK(bits.size() == 32);
-  CHECK(*bits.begin() == 0);
-  CHECK(*bits.rbegin() == 31);
 }
 
 TEST_CASE("a tile takes as many bytes as core's rows, and its planes are aligned") {

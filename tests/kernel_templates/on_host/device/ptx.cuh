@@ -40,11 +40,6 @@ inline unsigned __float2uint_rd(float value) {
   return static_cast<unsigned>(floor);
 }
 
-// shf.r.wrap: the low word of {high, low} >> (shift mod 32).
-inline u32 __funnelshift_r(u32 low, u32 high, u32 shift) {
-  return static_cast<u32>((static_cast<std::uint64_t>(high) << 32 | low) >> (shift & 31u));
-}
-
 template <int I>
 struct Index {
   static constexpr int value = I;
@@ -94,7 +89,23 @@ inline u32 load_stream4(const void* address) {
   return value;
 }
 
-// As much as a block can have.
+template <bool>
+Vector4 load16(const void* address) {
+  return load_stream16(address);
+}
+template <bool>
+u32 load4(const void* address) {
+  return load_stream4(address);
+}
+
+// As much as a block can have; shared addresses count from its beginning.
 inline Vector4 dynamic_shared[(227 << 10) / sizeof(Vector4)];
+inline u32 shared_address(const void* pointer) {
+  return static_cast<u32>(static_cast<const char*>(pointer) - reinterpret_cast<const char*>(dynamic_shared));
+}
+template <int kWords>
+void load_shared(u32 address, u32* v) {
+  std::memcpy(v, reinterpret_cast<const char*>(dynamic_shared) + address, kWords * sizeof(u32));
+}
 
 }  // namespace tq::gpu
