@@ -80,15 +80,15 @@ void add_codec(List& list, const GroupSpec& group, Layout layout, Element elemen
 void add_scores(List& list, const KeySpec& key, int query_tiles, int shared_limit) {
   for (const ScorePart part : {ScorePart::all, ScorePart::table, ScorePart::signs}) {
     if (part == ScorePart::all || key.prod)
-      list.add(scores_kernel(with_block({key, query_tiles, part, 0, false}, shared_limit)));
+      list.add(scores_kernel(with_block({key, query_tiles, part, 0, 0}, shared_limit)));
   }
 }
 
 void add_attend(List& list, const KeySpec& key, const ValueSpec& value, int query_tiles, int shared_limit) {
-  list.add(attend_kernel(with_block({true, key, value, key.head_dim, query_tiles, 0, false}, shared_limit)));
+  list.add(attend_kernel(with_block({true, key, value, key.head_dim, query_tiles, 0, 0}, shared_limit)));
 }
 void add_exact_attend(List& list, int d, int query_tiles) {
-  list.add(attend_kernel(with_block({false, {}, {}, d, query_tiles, 0, false}, kServerSharedLimit)));
+  list.add(attend_kernel(with_block({false, {}, {}, d, query_tiles, 0, 0}, kServerSharedLimit)));
 }
 
 }  // namespace

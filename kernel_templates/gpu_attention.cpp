@@ -12,6 +12,14 @@ namespace {
 
 int tiles_of(int tokens) { return (tokens + kTileTokens - 1) / kTileTokens; }
 
+// Blocks that share `rows` rows of as many tiles each, `slots` at once. Pieces that end where rows end spare
+// blocks a second row's queries, tables and sums; that is worth an eighth of the device.
+i64 whole_rows(i64 rows, i64 slots) {
+  const i64 rows_a_block = (rows + slots - 1) / slots;
+  const i64 blocks = rows <= slots ? slots / rows * rows : (rows + rows_a_block - 1) / rows_a_block;
+  return blocks * 8 >= slots * 7 ? blocks : slots;
+}
+
 }  // namespace
 
 GpuAttention::GpuAttention(GpuContext& gpu, int head_dim) : gpu_(gpu), head_dim_(head_dim) {
@@ -48,11 +56,11 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
   AttendParams p{};
   p.group_parts = (call.group + row_heads - 1) / row_heads;
   const i64 rows = static_cast<i64>(call.kv_heads) * p.group_parts * call.sequences;
-  // The device full once; a block has some tiles at least, to pay for its tables and its part of the sums.
   const i64 tiles = rows * std::max(1, tiles_of(call.most_quantised) + tiles_of(call.most_exact));
   const i64 slots = static_cast<i64>(gpu_.device().info().multiprocessors) *
                     std::max(1, kernel.max_active_blocks(threads, shared));
-  const i64 grid = std::clamp<i64>(tiles / std::max(1, spec.warps / 4), 1, slots);
+  // A block has some tiles at least, to pay for its tables and its part of the sums.
+  const i64 grid = std::clamp<i64>(tiles / std::max(1, spec.warps / 4), 1, whole_rows(rows, slots));
 
   const std::size_t partials = static_cast<std::size_t>((grid + 2 * rows) * row_heads);
   if (partial_softmax_.bytes() < partials * 2 * sizeof(float)) {

@@ -155,7 +155,7 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
     throw UsageError("scores: {} query heads a KV head; the kernels take 1 to {}", group, kMaxGroup);
   }
   const int multiprocessors = gpu_.device().info().multiprocessors;
-  const ScoreSpec spec = with_block({tables_.spec(), group > 8 ? 2 : 1, part, 0, false},
+  const ScoreSpec spec = with_block({tables_.spec(), group > 8 ? 2 : 1, part, 0, 0},
                                     static_cast<int>(gpu_.device().info().shared_bytes_per_block));
   const i64 d = spec.key.head_dim, query_heads = static_cast<i64>(group) * heads;
   ScoreParams p{};

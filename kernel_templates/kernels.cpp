@@ -23,9 +23,7 @@ KeySpec without_scale_rule(KeySpec key) {
 }
 
 const char* side_name(Side side) { return side == Side::keys ? "keys" : "values"; }
-std::string block_name(int warps, bool staged) {
-  return fmt::format("warps{}{}", warps, staged ? " staged" : "");
-}
+std::string block_name(int warps, int stages) { return fmt::format("warps{} stages{}", warps, stages); }
 const char* layout_name(Layout layout) { return layout == Layout::tiles ? "tiles" : "canonical"; }
 
 }  // namespace
@@ -80,7 +78,7 @@ KernelSource scores_kernel(const ScoreSpec& asked) {
   spec.key = without_scale_rule(spec.key);
   const char* part = spec.part == ScorePart::all ? "" : spec.part == ScorePart::table ? " table" : " signs";
   return instantiate(fmt::format("scores {} heads{}{} {}", describe(spec.key), 8 * spec.query_tiles, part,
-                                 block_name(spec.warps, spec.staged)),
+                                 block_name(spec.warps, spec.stages)),
                      "scores", spec);
 }
 KernelSource attend_kernel(const AttendSpec& asked) {
@@ -90,7 +88,7 @@ KernelSource attend_kernel(const AttendSpec& asked) {
   const std::string codecs = spec.quantised ? fmt::format("{} / {}", describe(spec.key), describe(spec.value))
                                             : fmt::format("d{} binary16", spec.head_dim);
   return instantiate(
-      fmt::format("attend {} heads{} {}", codecs, 8 * spec.query_tiles, block_name(spec.warps, spec.staged)),
+      fmt::format("attend {} heads{} {}", codecs, 8 * spec.query_tiles, block_name(spec.warps, spec.stages)),
       "attend", spec);
 }
 KernelSource append_kernel() { return {"append", include("append"), "tq::gpu::append", {}}; }
@@ -98,23 +96,24 @@ KernelSource append_kernel() { return {"append", include("append"), "tq::gpu::ap
 int attend_query_tiles(int head_dim, int group) { return group > 8 && head_dim <= 128 ? 2 : 1; }
 
 AttendSpec with_block(AttendSpec spec, int shared_limit) {
-  // 16 warps leave a thread 128 registers, 8 as many as it can have.
-  spec.staged = spec.quantised;
-  for (spec.warps = spec.head_dim * spec.query_tiles <= 128 ? 16 : 8; spec.warps >= 4; spec.warps -= 4) {
+  // 8 warps leave a thread as many registers as it can have, and need the fewest bytes on their way and the
+  // least merging that still keep memory busy.
+  spec.stages = spec.quantised ? 1 : 0;
+  for (spec.warps = 8; spec.warps >= 4; spec.warps -= 4) {
     if (attend_shared_bytes(spec) <= shared_limit) return spec;
   }
   spec.warps = 8;
-  spec.staged = false;
+  spec.stages = 0;
   return spec;
 }
 
 ScoreSpec with_block(ScoreSpec spec, int shared_limit) {
-  spec.staged = true;
+  spec.stages = 2;
   for (spec.warps = 16; spec.warps >= 4; spec.warps -= 4) {
     if (score_shared_bytes(spec) <= shared_limit) return spec;
   }
   spec.warps = 8;
-  spec.staged = false;
+  spec.stages = 0;
   return spec;
 }
 

@@ -24,7 +24,7 @@ bool wht_is_mixed(int order);
 // fit the registers; otherwise two blocks read the same tiles.
 int attend_query_tiles(int head_dim, int group);
 
-// Fills in `warps` and `staged`: staged, and as many warps as registers and `shared_limit` bytes of shared
+// Fills in `warps` and `stages`: staged, and as many warps as registers and `shared_limit` bytes of shared
 // memory allow; where staged tiles of 4 warps do not fit, 8 warps of unstaged ones.
 AttendSpec with_block(AttendSpec spec, int shared_limit);
 ScoreSpec with_block(ScoreSpec spec, int shared_limit);

@@ -117,14 +117,14 @@ std::string cpp_text(const GroupCodecSpec& spec) {
   return fmt::format("tq::gpu::GroupCodecSpec{{{}, {}, {}}}", cpp_text(group), text(layout), text(element));
 }
 std::string cpp_text(const ScoreSpec& spec) {
-  const auto& [key, query_tiles, part, warps, staged] = spec;
+  const auto& [key, query_tiles, part, warps, stages] = spec;
   return fmt::format("tq::gpu::ScoreSpec{{{}, {}, {}, {}, {}}}", cpp_text(key), query_tiles, text(part),
-                     warps, staged);
+                     warps, stages);
 }
 std::string cpp_text(const AttendSpec& spec) {
-  const auto& [quantised, key, value, head_dim, query_tiles, warps, staged] = spec;
+  const auto& [quantised, key, value, head_dim, query_tiles, warps, stages] = spec;
   return fmt::format("tq::gpu::AttendSpec{{{}, {}, {}, {}, {}, {}, {}}}", quantised, cpp_text(key),
-                     cpp_text(value), head_dim, query_tiles, warps, staged);
+                     cpp_text(value), head_dim, query_tiles, warps, stages);
 }
 std::string describe(const KeySpec& key) {
   const std::string codec = key.prod ? fmt::format("prod{}-{}", key.table_bits + 1,

@@ -287,7 +287,7 @@ void bench_first_launch(Bench& bench) {
        128,
        1,
        0,
-       false},
+       0},
       gpu::kServerSharedLimit));
   const auto seconds_of = [&](const std::string& folder) {
     GpuContext fresh(GpuOptions{0, folder, {}});

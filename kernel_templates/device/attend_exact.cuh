@@ -46,7 +46,7 @@ TQ_DEVICE void attend_exact(const AttendParams& p, const Segment& segment, int h
   constexpr int d = kSpec.head_dim, kQueryTiles = kSpec.query_tiles;
   using Order = ExactOrder<d>;
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, r = lane / 4, c = lane % 4;
-  const SequenceState state = p.sequences[segment.sequence];
+  const SequenceState& state = segment.state;
   const int tokens = state.sinks + state.window;
   const i64 base = segment.sequence * p.exact.sequence_stride + head * p.exact.head_stride;
   // Tokens past the end are read from the last one, which exists, and weighed with 0.

@@ -166,9 +166,9 @@ struct ValueTileOf<false, kValue, kQueryTiles, kStaged> {
 // Row r + 8 h of block b of a value fragment (shared/tile_layout.h).
 TQ_DEVICE int value_coordinate(int b, int r, int h) { return 16 * b + 2 * r + h; }
 
-// A segment of quantised tiles. The first tiles are on their way as soon as this exists, so that whatever is
-// done before `attend` hides their latency; then keys while the values before them are added up, and values
-// while keys are scored.
+// Segments of quantised tiles, one after the other. `begin` puts the first tiles on their way, so that
+// whatever is done before `attend` hides their latency; then keys are copied while the values before them are
+// added up, and values while keys are scored.
 template <AttendSpec kSpec>
 class AttendTiles {
   static constexpr KeySpec kKey = kSpec.key;
@@ -176,82 +176,91 @@ class AttendTiles {
   static constexpr int kValueBits =
       kSpec.value.rotated ? kSpec.value.table.table_bits : kSpec.value.group.bits;
   static constexpr int kKeyBytes = tile_bytes(kKey), kValueBytes = tile_bytes(kSpec.value);
-  static constexpr bool kStaged = kSpec.staged;
-  using Stream = TileStream<kStaged, 2>;
+  static constexpr bool kStaged = kSpec.stages > 0;
+  static constexpr int kStages = kStaged ? kSpec.stages : 1;
+  using Stream = TileStream<2 * kSpec.stages>;
   using Values = typename ValueTileOf<kSpec.value.rotated, kSpec.value, kQueryTiles, kStaged>::Type;
   using KeyLookup = Lookup<kBits, Side::keys, kStaged>;
   using ValueLookup = Lookup<kValueBits, Side::values, kStaged>;
   using Signs = SignLookup<kStaged>;
 
  public:
-  // `image`: where this warp stages tiles.
-  TQ_DEVICE AttendTiles(const AttendParams& params, const Segment& segment, int head, u8* image)
-      : p_(params),
-        sequence_(segment.sequence),
-        head_(head),
-        lane_(threadIdx.x % kLanes),
-        first_(segment.begin + warp_index()),
-        end_(segment.end),
-        key_image_(image),
-        value_image_(image + kKeyBytes) {
+  // images: where this warp stages tiles.
+  TQ_DEVICE AttendTiles(const AttendParams& params, u8* images)
+      : p_(params), lane_(threadIdx.x % kLanes), images_(images) {}
+
+  TQ_DEVICE void begin(const Segment& segment, int head) {
+    sequence_ = segment.sequence;
+    head_ = head;
+    first_ = segment.begin + warp_index();
+    end_ = segment.end;
     const int code = lane_ & ((1 << kBits) - 1), value_code = lane_ & ((1 << kValueBits) - 1);
     key_centroid_ = p_.key.centroids[head_ * p_.key.stride + code];
     value_centroid_ = kSpec.value.rotated ? p_.value_centroids[head_ * p_.value_table_stride + value_code]
                                           : static_cast<float>(value_code);
-    start_keys(first_);
-    start_values(first_);
+    if constexpr (kKey.prod) alpha_ = p_.key.alpha[head_ * p_.key.alpha_stride];
+#pragma unroll
+    for (int i = 0; i < kStages; ++i) {
+      start_keys(first_ + i * kSpec.warps, i);
+      start_values(first_ + i * kSpec.warps, i);
+    }
   }
 
-  // queries[0] rotated, queries[1] sketched (prod). All threads of the block; what `work` holds is lost.
-  TQ_DEVICE void attend(char* work, const QueryFragments<d, kQueryTiles>* queries, int group,
-                        const Partial& partial) {
-    fill_tables(work);
+  // All threads of the block; the caller synchronises.
+  TQ_DEVICE void fill_tables(char* work) const {
+    KeyLookup::fill(work, [&](int code) { return from_lane(key_centroid_, code); });
+    ValueLookup::fill(work, [&](int code) { return from_lane(value_centroid_, code); });
+    if constexpr (kKey.prod) Signs::fill(work);
+  }
+
+  // Attends to the segment that was begun. work: the tables; queries[0] rotated, queries[1] sketched (prod).
+  // When all its tiles are read, begin_next() may begin the next segment; the sums are written after that.
+  // All threads of the block; the tables are lost.
+  template <typename BeginNext>
+  TQ_DEVICE void attend(char* work, const QueryFragments<d, kQueryTiles>* queries, int tokens, int group,
+                        const Partial& partial, const BeginNext& begin_next) {
     float factors[kQueryTiles][2], sign_factors[kQueryTiles][2];
     load_factors(queries[0], lane_, 1.0f, factors);
-    if constexpr (kKey.prod)
-      load_factors(queries[1], lane_, p_.key.alpha[head_ * p_.key.alpha_stride], sign_factors);
-    const int tokens = p_.sequences[sequence_].quantised;
+    if constexpr (kKey.prod) load_factors(queries[1], lane_, alpha_, sign_factors);
     const u32 key_tables = KeyLookup::lane_address(work), value_tables = ValueLookup::lane_address(work);
     const u32 signs = Signs::lane_address(work);
     Softmax<d, kQueryTiles> softmax;
     Values values;
+    int turn = 0;  // the stage of this tile, and of the one that takes its place
     for (int tile = first_; tile < end_; tile += kSpec.warps) {
+      const int next = tile + kStages * kSpec.warps;
       Stream::wait();
-      const u8* keys = kStaged ? key_image_ : tile_at(p_.keys, sequence_, head_, tile);
+      const u8* keys = kStaged ? key_image(turn) : tile_at(p_.keys, sequence_, head_, tile);
       ScoreFragments<kQueryTiles> scores;
       score(keys, queries, key_tables, signs, factors, sign_factors, scores);
       Stream::release();
-      start_keys(tile + kSpec.warps);
+      start_keys(next, turn);
       hide_tokens(scores, lane_, tokens - tile * kTileTokens);
 
       Stream::wait();
-      const u8* value_tile = kStaged ? value_image_ : tile_at(p_.values, sequence_, head_, tile);
+      const u8* value_tile = kStaged ? value_image(turn) : tile_at(p_.values, sequence_, head_, tile);
       const int exponent = values.exponent(value_tile, lane_);
       softmax.weigh(scores, exponent, [&](const float(&factor)[kQueryTiles][2]) { values.rescale(factor); });
       values.add(value_tile, lane_, exponent, value_tables, scores, softmax.output);
       Stream::release();
-      start_values(tile + kSpec.warps);
+      start_values(next, turn);
+      turn = turn + 1 == kStages ? 0 : turn + 1;
     }
+    begin_next();
     values.template finish<kSpec.warps>(softmax, work, lane_);
     merge_warps<d, kQueryTiles, kSpec.warps>(softmax, work, group, partial, value_coordinate);
   }
 
  private:
-  TQ_DEVICE void start_keys(int tile) {
+  TQ_DEVICE u8* key_image(int stage) const { return images_ + stage * (kKeyBytes + kValueBytes); }
+  TQ_DEVICE u8* value_image(int stage) const { return key_image(stage) + kKeyBytes; }
+  TQ_DEVICE void start_keys(int tile, int stage) {
     Stream::template start<kKeyBytes>(
-        key_image_, tile < end_ ? tile_at(p_.keys, sequence_, head_, tile) : nullptr, lane_);
+        key_image(stage), tile < end_ ? tile_at(p_.keys, sequence_, head_, tile) : nullptr, lane_);
   }
-  TQ_DEVICE void start_values(int tile) {
+  TQ_DEVICE void start_values(int tile, int stage) {
     Stream::template start<kValueBytes>(
-        value_image_, tile < end_ ? tile_at(p_.values, sequence_, head_, tile) : nullptr, lane_);
-  }
-
-  TQ_DEVICE void fill_tables(char* work) {
-    __syncthreads();  // the queries are prepared: their scratch was here
-    KeyLookup::fill(work, [&](int code) { return from_lane(key_centroid_, code); });
-    ValueLookup::fill(work, [&](int code) { return from_lane(value_centroid_, code); });
-    if constexpr (kKey.prod) Signs::fill(work);
-    __syncthreads();
+        value_image(stage), tile < end_ ? tile_at(p_.values, sequence_, head_, tile) : nullptr, lane_);
   }
 
   TQ_DEVICE void score(const u8* keys, const QueryFragments<d, kQueryTiles>* queries, u32 tables, u32 signs,
@@ -273,8 +282,9 @@ class AttendTiles {
 
   const AttendParams& p_;
   int sequence_, head_, lane_, first_, end_;
-  u8 *key_image_, *value_image_;
+  u8* images_;
   float key_centroid_, value_centroid_;  // of the code that is the lane's index
+  float alpha_;
 };
 
 }  // namespace tq::gpu

@@ -28,6 +28,18 @@ TQ_DEVICE float load_element(Element element, const void* base, i64 index) {
          : element == Element::f16 ? load_element<Element::f16>(base, index)
                                    : load_element<Element::bf16>(base, index);
 }
+// Neighbouring elements, all on their way at once.
+template <int kCount>
+TQ_DEVICE void load_elements(Element element, const void* base, i64 index, float (&x)[kCount]) {
+  const auto load = [&](auto type) {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e)
+      x[e] = load_element<static_cast<Element>(decltype(type)::value)>(base, index + e);
+  };
+  if (element == Element::f32) return load(Index<static_cast<int>(Element::f32)>{});
+  if (element == Element::f16) return load(Index<static_cast<int>(Element::f16)>{});
+  load(Index<static_cast<int>(Element::bf16)>{});
+}
 TQ_DEVICE void store_element(Element element, void* base, i64 index, float value) {
   if (element == Element::f32) return store_element<Element::f32>(base, index, value);
   if (element == Element::f16) return store_element<Element::f16>(base, index, value);

@@ -11,8 +11,8 @@ namespace tq::gpu {
 struct Heads {
   int kv_head, first_query, count;
   TQ_DEVICE Heads(const AttendParams& p, const Segment& segment, int most) {
-    const int row = segment.row % (p.kv_heads * p.group_parts), part = row % p.group_parts;
-    kv_head = row / p.group_parts;
+    kv_head = p.group_parts == 1 ? segment.row_of_sequence : segment.row_of_sequence / p.group_parts;
+    const int part = segment.row_of_sequence - kv_head * p.group_parts;
     first_query = kv_head * p.group + part * most;
     count = min(p.group - part * most, most);
   }
@@ -34,12 +34,14 @@ TQ_DEVICE void rotate_back(const float* x, float* y, const MixingParams& rotatio
     constexpr int k = d / kLanes;
     const int first = static_cast<int>(threadIdx.x % kLanes) * k;
     for (int head = warp_index(); head < kHeads; head += static_cast<int>(blockDim.x) / kLanes) {
-      float v[k];
+      float v[k], signs[k];
+#pragma unroll
+      for (int e = 0; e < k; ++e) signs[e] = rotation.signs[first + e];
 #pragma unroll
       for (int e = 0; e < k; ++e) v[e] = x[head * d + first + e];
       warp_hadamard<d>(v);
 #pragma unroll
-      for (int e = 0; e < k; ++e) y[head * d + first + e] += v[e] * gain * rotation.signs[first + e];
+      for (int e = 0; e < k; ++e) y[head * d + first + e] += v[e] * gain * signs[e];
     }
   } else {
     using H = Hadamard<d>;
@@ -70,6 +72,47 @@ struct RowSlots {
   }
 };
 
+// A row's sums in a block's shared memory.
+template <AttendSpec kSpec>
+struct RowScratch {
+  static constexpr int d = kSpec.head_dim, kHeads = query_heads(kSpec.query_tiles);
+  static constexpr bool kRotated = kSpec.quantised && kSpec.value.rotated;
+  float rotated[kHeads * d];  // of values that are still rotated
+  float result[kHeads * d];
+  float weights[kHeads * kCombineSlots];
+  float softmax[2 * kHeads];
+
+  TQ_DEVICE float* sums(bool exact) { return kRotated && !exact ? rotated : result; }
+};
+
+template <AttendSpec kSpec>
+TQ_DEVICE void store_log_sum_exp(const AttendParams& p, const Segment& segment, int query, float maximum,
+                                 float sum) {
+  constexpr float kLn2 = 0.6931471805599453f;
+  if (p.log_sum_exp != nullptr)
+    p.log_sum_exp[static_cast<i64>(segment.sequence) * p.kv_heads * p.group + query] =
+        (maximum + log2f(sum)) * kLn2;
+}
+// Nothing to attend to gives zeros.
+TQ_DEVICE float reciprocal_sum(float sum) { return sum == 0 ? 0.0f : 1.0f / sum; }
+
+// A row that one segment has alone: its sums are in `row` already.
+template <AttendSpec kSpec>
+TQ_DEVICE void divide_row(const AttendParams& p, const Segment& segment, const Heads& heads,
+                          RowScratch<kSpec>& row) {
+  constexpr int d = kSpec.head_dim;
+  float* sums = row.sums(segment.exact);
+  for (int task = threadIdx.x; task < heads.count * d; task += kSpec.warps * kLanes) {
+    const int head = task / d;
+    const float sum = row.softmax[2 * head + 1], mean = sums[task] * reciprocal_sum(sum);
+    row.rotated[task] = row.result[task] = 0;
+    sums[task] = mean;
+    if (task % d == 0)
+      store_log_sum_exp<kSpec>(p, segment, heads.first_query + head, row.softmax[2 * head], sum);
+  }
+  __syncthreads();
+}
+
 // Turns of equal size in which so many threads do so many tasks.
 TQ_SHARED int combine_turns(int tasks, int threads) {
   int turns = (tasks + threads - 1) / threads;
@@ -79,114 +122,154 @@ TQ_SHARED int combine_turns(int tasks, int threads) {
 
 template <AttendSpec kSpec>
 TQ_DEVICE void combine_row(const AttendParams& p, const RowSlots& slots, const Segment& segment,
-                           const Heads& heads, float* scratch) {
+                           const Heads& heads, RowScratch<kSpec>& row) {
   constexpr int d = kSpec.head_dim, kHeads = query_heads(kSpec.query_tiles), kThreads = kSpec.warps * kLanes;
-  constexpr bool kRotated = kSpec.quantised && kSpec.value.rotated;
   constexpr int kQuads = kHeads * d / 4,
-                kTurns = combine_turns(kQuads, kThreads);  // 4 outputs a thread and turn
-  constexpr int kTeams = kThreads / (kQuads / kTurns);     // that share the slots
-  float *rotated = scratch, *result = rotated + kHeads * d, *weights = result + kHeads * d;
-  const int lane = threadIdx.x % kLanes;
+                kTurns = combine_turns(kQuads, kThreads);            // 4 outputs a thread and turn
+  constexpr int kTurn = kQuads / kTurns, kTeams = kThreads / kTurn;  // that share the slots
+  constexpr int kSides = RowScratch<kSpec>::kRotated ? 2 : 1;
+  const int lane = threadIdx.x % kLanes, team = threadIdx.x / kTurn, quad = threadIdx.x % kTurn;
+  const int count = slots.count();
   const auto softmax_of = [&](int i, int head) {
-    return p.partial_softmax + (static_cast<i64>(slots[i]) * kHeads + head) * 2;
+    return load_other_block2(p.partial_softmax + (static_cast<i64>(slots[i]) * kHeads + head) * 2);
+  };
+  const auto head_of = [&](int turn) { return (quad + turn * kTurn) / (d / 4); };
+  const auto is_mine = [&](int turn) { return team < kTeams && head_of(turn) < heads.count; };
+  // Of the last slot where there are fewer.
+  const auto outputs_of = [&](int i, int turn) {
+    const float* from = p.partial_output + 4 * (quad + turn * kTurn);
+    return load_other_block4(from + static_cast<i64>(slots[min(i, count - 1)]) * (kHeads * d));
   };
 
-  // The slots' common maximum and sum, then their weights, kCombineSlots of them at a time.
-  for (int head = warp_index(); head < kHeads; head += kSpec.warps) {
+  // The first slots' outputs are on their way while weights are found.
+  constexpr int kAhead = kTurns == 1 ? 16 : 4;  // as registers allow
+  float4 ahead[kTurns][kAhead];
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    if (!is_mine(turn)) continue;
+#pragma unroll
+    for (int n = 0; n < kAhead; ++n) ahead[turn][n] = outputs_of(team + n * kTeams, turn);
+  }
+
+  // The slots' common maximum and sum, and the first slots' weights.
+  static_assert(kCombineSlots == 2 * kLanes);
+#pragma unroll 1
+  for (int head = warp_index(); head < heads.count; head += kSpec.warps) {
+    float2 mine[2];
     float maximum = -infinity(), sum = 0;
-    for (int i = lane; head < heads.count && i < slots.count(); i += kLanes) {
-      const float* from = softmax_of(i, head);
-      const float theirs = load_other_block(from), next = fmaxf(maximum, theirs);
-      const float reference = next == -infinity() ? 0.0f : next;
-      sum = sum * exp2_approx(maximum - reference) +
-            load_other_block(from + 1) * exp2_approx(theirs - reference);
+    const auto add = [&](float2 slot) {
+      const float next = fmaxf(maximum, slot.x), reference = next == -infinity() ? 0.0f : next;
+      sum = sum * exp2_approx(maximum - reference) + slot.y * exp2_approx(slot.x - reference);
       maximum = next;
+    };
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const int i = lane + j * kLanes;
+      mine[j] = i < count ? softmax_of(i, head) : make_float2(-infinity(), 0);
     }
+#pragma unroll
+    for (int j = 0; j < 2; ++j) add(mine[j]);
+#pragma unroll 1
+    for (int i = lane + kCombineSlots; i < count; i += kLanes) add(softmax_of(i, head));
     const float largest = lane_max<kLanes>(maximum), reference = largest == -infinity() ? 0.0f : largest;
     sum = lane_sum<kLanes>(sum * exp2_approx(maximum - reference));
+    const float inverse = reciprocal_sum(sum);
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+      row.weights[head * kCombineSlots + lane + j * kLanes] = exp2_approx(mine[j].x - reference) * inverse;
     if (lane != 0) continue;
-    float* of_head = weights + kHeads * kCombineSlots + 2 * head;
-    of_head[0] = reference;
-    of_head[1] = sum == 0 ? 0.0f : 1.0f / sum;  // nothing to attend to: zeros
-    if (p.log_sum_exp != nullptr && head < heads.count) {
-      constexpr float kLn2 = 0.6931471805599453f;
-      p.log_sum_exp[static_cast<i64>(segment.sequence) * p.kv_heads * p.group + heads.first_query + head] =
-          (largest + log2f(sum)) * kLn2;
-    }
+    row.softmax[2 * head] = reference;
+    row.softmax[2 * head + 1] = inverse;
+    store_log_sum_exp<kSpec>(p, segment, heads.first_query + head, largest, sum);
   }
   __syncthreads();
 
-  float4 sums[kTurns][2];  // exact, quantised
+  float4 sums[kTurns][kSides];  // (exact,) quantised
 #pragma unroll
-  for (int turn = 0; turn < kTurns; ++turn) sums[turn][0] = sums[turn][1] = make_float4(0, 0, 0, 0);
-  const int team = threadIdx.x / (kQuads / kTurns), quad = threadIdx.x % (kQuads / kTurns);
-  for (int begin = 0; begin < slots.count(); begin += kCombineSlots) {
-    const int count = min(slots.count() - begin, kCombineSlots);
-    for (int task = threadIdx.x; task < heads.count * count; task += kThreads) {
-      const int head = task / count, i = task % count;
-      const float* of_head = weights + kHeads * kCombineSlots + 2 * head;
-      weights[head * kCombineSlots + i] =
-          exp2_approx(load_other_block(softmax_of(begin + i, head)) - of_head[0]) * of_head[1];
+  for (int turn = 0; turn < kTurns; ++turn) sums[turn][0] = sums[turn][kSides - 1] = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+  for (int begin = 0; begin < count; begin += kCombineSlots) {
+    const int end = min(count, begin + kCombineSlots);
+    if (begin > 0) {
+      __syncthreads();  // the weights before are no longer read
+#pragma unroll 1
+      for (int head = warp_index(); head < heads.count; head += kSpec.warps) {
+        for (int i = begin + lane; i < end; i += kLanes)
+          row.weights[head * kCombineSlots + i - begin] =
+              exp2_approx(softmax_of(i, head).x - row.softmax[2 * head]) * row.softmax[2 * head + 1];
+      }
+      __syncthreads();
     }
-    __syncthreads();
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
-      const int at = quad + turn * (kQuads / kTurns), head = at / (d / 4);
-      if (head >= heads.count || team >= kTeams) continue;
-#pragma unroll 4
-      for (int i = team; i < count; i += kTeams) {
-        const float4 x =
-            load_other_block4(p.partial_output + (static_cast<i64>(slots[begin + i]) * kQuads + at) * 4);
-        const float weight = weights[head * kCombineSlots + i];
-        float4& sum = sums[turn][begin + i < slots.exact.count ? 0 : 1];
-        sum = make_float4(fmaf(weight, x.x, sum.x), fmaf(weight, x.y, sum.y), fmaf(weight, x.z, sum.z),
-                          fmaf(weight, x.w, sum.w));
+      if (!is_mine(turn)) continue;
+      const float* weights = row.weights + head_of(turn) * kCombineSlots - begin;
+      const auto add = [&](int i, const float4& x) {
+        const float weight = i < end ? weights[i] : 0.0f;
+#pragma unroll
+        for (int side = 0; side < kSides; ++side) {
+          const float share = kSides == 1 || (i < slots.exact.count) == (side == 0) ? weight : 0.0f;
+          float4& sum = sums[turn][side];
+          sum = make_float4(fmaf(share, x.x, sum.x), fmaf(share, x.y, sum.y), fmaf(share, x.z, sum.z),
+                            fmaf(share, x.w, sum.w));
+        }
+      };
+      int i = begin + team;
+      if (begin == 0) {
+#pragma unroll
+        for (int n = 0; n < kAhead; ++n) add(team + n * kTeams, ahead[turn][n]);
+        i += kAhead * kTeams;
       }
+#pragma unroll 4
+      for (; i < end; i += kTeams) add(i, outputs_of(i, turn));
     }
-    __syncthreads();
   }
   const auto add = [](float* to, const float4& x, bool first) {
     float4& y = *reinterpret_cast<float4*>(to);
     y = first ? x : make_float4(y.x + x.x, y.y + x.y, y.z + x.z, y.w + x.w);
   };
-#pragma unroll
+#pragma unroll 1
   for (int t = 0; t < kTeams; ++t) {
     if (team == t) {
 #pragma unroll
       for (int turn = 0; turn < kTurns; ++turn) {
-        const int at = 4 * (quad + turn * (kQuads / kTurns));
-        add(result + at, sums[turn][0], t == 0);
-        add(kRotated ? rotated + at : result + at, sums[turn][1], kRotated && t == 0);
+        const int at = 4 * (quad + turn * kTurn);
+        add(row.result + at, sums[turn][0], t == 0);
+        if (kSides == 2) add(row.rotated + at, sums[turn][kSides - 1], t == 0);
       }
     }
     __syncthreads();
   }
-  if constexpr (kRotated) {
-    rotate_back<kSpec.value.table, kHeads>(rotated, result, p.value_rotation);
+}
+
+// Called by every block that has written sums of a row, with all of its threads; the last one, or the only
+// one, writes the outputs.
+template <AttendSpec kSpec>
+TQ_DEVICE void finish_row(const AttendParams& p, const Schedule& schedule, const Segment& segment,
+                          const Heads& heads, RowScratch<kSpec>& row) {
+  constexpr int d = kSpec.head_dim, kThreads = kSpec.warps * kLanes;
+  __syncthreads();
+  if (segment.is_whole_row()) {
+    divide_row<kSpec>(p, segment, heads, row);
+  } else {
+    bool last = false;
+    if (threadIdx.x == 0) {
+      const u32 added = static_cast<u32>(segment.count());
+      last = add_acquire_release(p.finished + segment.row, added) + added ==
+             static_cast<u32>(segment.tiles.all());
+      if (last) p.finished[segment.row] = 0;
+    }
+    if (!__syncthreads_or(last)) return;
+    combine_row<kSpec>(p, {schedule.slots(segment, true), schedule.slots(segment, false)}, segment, heads,
+                       row);
+  }
+  if constexpr (RowScratch<kSpec>::kRotated) {
+    rotate_back<kSpec.value.table, RowScratch<kSpec>::kHeads>(row.rotated, row.result, p.value_rotation);
     __syncthreads();
   }
   const i64 out = segment.sequence * p.out_sequence_stride + heads.first_query * p.out_head_stride;
   for (int task = threadIdx.x; task < heads.count * d; task += kThreads)
-    store_element(p.out_element, p.out, out + task / d * p.out_head_stride + task % d, result[task]);
-}
-
-// Called by every block that has written sums of a row; the last of them combines, through `scratch`
-// (combine_scratch_bytes).
-template <AttendSpec kSpec>
-TQ_DEVICE void finish_row(const AttendParams& p, const Schedule& schedule, const Segment& segment,
-                          const Heads& heads, float* scratch) {
-  bool last = false;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    const u32 added = static_cast<u32>(segment.count());
-    last = atomicAdd(p.finished + segment.row, added) + added == static_cast<u32>(segment.tiles.all());
-    if (last) p.finished[segment.row] = 0;
-    __threadfence();
-  }
-  if (!__syncthreads_or(last)) return;
-  combine_row<kSpec>(p, {schedule.slots(segment, true), schedule.slots(segment, false)}, segment, heads,
-                     scratch);
+    store_element(p.out_element, p.out, out + task / d * p.out_head_stride + task % d, row.result[task]);
 }
 
 }  // namespace tq::gpu

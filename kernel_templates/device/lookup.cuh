@@ -20,12 +20,12 @@ struct Lookup {
   static constexpr int kCopies = kLanes / kRegisters;
   static constexpr int kHalf = kSide == Side::keys ? 0 : kLookupRow / 2;
 
-  // value(code): the centroid. All threads of the block, whole warps at a time; the caller synchronises.
+  // value(code): the centroid. All threads of the block, whole warps at a time, a row a thread; the caller
+  // synchronises.
   template <typename Value>
   TQ_DEVICE static void fill(char* tables, const Value& value) {
     constexpr int kMask = (1 << kBits) - 1;
-    for (int task = threadIdx.x; task < kLookupEntries * 8; task += static_cast<int>(blockDim.x)) {
-      const int k = task / 8;
+    for (int k = threadIdx.x; k < kLookupEntries; k += static_cast<int>(blockDim.x)) {
       Vector4 v;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -33,7 +33,10 @@ struct Lookup {
         v.x[i] = i < kRegisters ? pack_half2(value(codes & kMask), value(codes >> kBits & kMask))
                                 : v.x[i % kRegisters];
       }
-      *reinterpret_cast<Vector4*>(tables + kHalf + k * kLookupRow + task % 8 * 16) = v;
+      // Neighbouring rows begin in the same bank, so each thread begins with another piece of its row.
+#pragma unroll
+      for (int piece = 0; piece < 8; ++piece)
+        *reinterpret_cast<Vector4*>(tables + kHalf + k * kLookupRow + (piece + k) % 8 * 16) = v;
     }
   }
 

@@ -121,12 +121,11 @@ TQ_DEVICE u32 load4(const void* address) {
 }
 
 // What another block has written during this launch: past L1, which would not know.
-TQ_DEVICE float load_other_block(const float* address) {
-  float v;
-  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(address) : "memory");
+TQ_DEVICE float2 load_other_block2(const float* address) {
+  float2 v;
+  asm volatile("ld.global.cg.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(address) : "memory");
   return v;
 }
-
 TQ_DEVICE float4 load_other_block4(const float* address) {
   float4 v;
   asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
@@ -134,6 +133,17 @@ TQ_DEVICE float4 load_other_block4(const float* address) {
                : "l"(address)
                : "memory");
   return v;
+}
+
+// Adds, and orders what the block has written before (a barrier earlier) before it, and it before what the
+// block reads after (a barrier later).
+TQ_DEVICE u32 add_acquire_release(u32* address, u32 value) {
+  u32 before;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(address), "r"(value)
+               : "memory");
+  return before;
 }
 
 // 16 bytes from global to shared memory behind the thread's back. Copies that a thread has started since its

@@ -91,8 +91,8 @@ TQ_DEVICE void store_head(const float (&x)[kPairs][2], int head, float gain,
   }
 }
 
-// Heads that lie one after the other, d floats each or elements of another type, to fragments as they are.
-// Heads from `group` on are zero. All threads of the block; the caller synchronises.
+// Heads from elsewhere to fragments as they are: load(head, i, x) gives coordinates i and i + 1. Heads from
+// `group` on are zero. All threads of the block; the caller synchronises.
 template <int d, int kQueryTiles, typename Load, typename Place>
 TQ_DEVICE void store_fragments(const Load& load, int group, float gain, QueryFragments<d, kQueryTiles>& to,
                                const Place& place) {
@@ -102,68 +102,108 @@ TQ_DEVICE void store_fragments(const Load& load, int group, float gain, QueryFra
     float x[kPairs][2] = {};
 #pragma unroll
     for (int n = 0; n < kPairs; ++n) {
-      if (head >= group || pair(n) >= d) continue;
-      x[n][0] = load(head, pair(n));
-      x[n][1] = load(head, pair(n) + 1);
+      if (head < group && pair(n) < d) load(head, pair(n), x[n]);
     }
     store_head(x, head, gain, to, pair, place);
   }
 }
 
-// Rotated and sketched queries by butterflies in a warp's registers, a warp a head; `gathered` (heads x d) is
-// where the sketch finds the rotated coordinates in the rotation's order.
+// Where butterflies in a warp's registers prepare queries.
+TQ_SHARED bool prepared_in_warps(const KeySpec& key) {
+  return fits_warp(key.head_dim) && key.rotation == Mixing::hadamard &&
+         (!key.prod || key.sketch == Mixing::hadamard);
+}
+
+// The queries of one KV head, and the signs they are multiplied by, on their way to registers: asked for
+// before anything that memory would serve first. A warp's first head; of other paths nothing.
+template <KeySpec kKey>
+struct QueriesAhead {
+  static constexpr int k = prepared_in_warps(kKey) ? kKey.head_dim / kLanes : 1;
+  float first[k], signs[k];
+
+  TQ_DEVICE static int coordinate() { return static_cast<int>(threadIdx.x % kLanes) * k; }
+  TQ_DEVICE static void load_head(const void* queries, Element element, i64 base, i64 head_stride, int group,
+                                  int head, float (&x)[k]) {
+#pragma unroll
+    for (int e = 0; e < k; ++e) x[e] = 0;
+    if (head < group) load_elements(element, queries, base + head * head_stride + coordinate(), x);
+  }
+  TQ_DEVICE void load(const void* queries, Element element, i64 base, i64 head_stride, int group,
+                      const KeyTableParams& key) {
+    if constexpr (prepared_in_warps(kKey)) {
+      load_head(queries, element, base, head_stride, group, warp_index(), first);
+#pragma unroll
+      for (int e = 0; e < k; ++e) signs[e] = key.rotation.signs[coordinate() + e];
+    }
+  }
+};
+
+// Rotated and sketched queries by butterflies in a warp's registers, a warp a head.
 template <KeySpec kKey, int kQueryTiles>
 TQ_DEVICE void prepare_in_warps(const void* queries, Element element, i64 base, i64 head_stride, int group,
-                                const KeyTableParams& key, float gain, float* gathered,
+                                const KeyTableParams& key, float gain, const QueriesAhead<kKey>& ahead,
                                 QueryFragments<kKey.head_dim, kQueryTiles>& rotated,
                                 QueryFragments<kKey.head_dim, kQueryTiles>* sketched) {
   constexpr int d = kKey.head_dim, k = d / kLanes;
-  const int first = static_cast<int>(threadIdx.x % kLanes) * k;
+  const int first = ahead.coordinate(), warps = static_cast<int>(blockDim.x) / kLanes;
   const auto pair = [&](int n) { return first + 2 * n; };
-  for (int head = warp_index(); head < 8 * kQueryTiles; head += static_cast<int>(blockDim.x) / kLanes) {
-    float x[k] = {}, pairs[k / 2][2];
+#pragma unroll 1
+  for (int head = warp_index(); head < 8 * kQueryTiles; head += warps) {
+    float x[k], pairs[k / 2][2];
+    if (head == warp_index()) {
 #pragma unroll
-    for (int e = 0; e < k; ++e) {
-      if (head < group) x[e] = load_element(element, queries, base + head * head_stride + first + e);
+      for (int e = 0; e < k; ++e) x[e] = ahead.first[e];
+    } else {
+      ahead.load_head(queries, element, base, head_stride, group, head, x);
     }
 #pragma unroll
-    for (int e = 0; e < k; ++e) x[e] *= key.rotation.signs[first + e];
+    for (int e = 0; e < k; ++e) x[e] *= ahead.signs[e];
     warp_hadamard<d>(x);
 #pragma unroll
-    for (int e = 0; e < k; ++e) pairs[e / 2][e % 2] = x[e] * (1.0f / sqrtf(static_cast<float>(d)));
+    for (int e = 0; e < k; ++e) pairs[e / 2][e % 2] = x[e] = x[e] * (1.0f / sqrtf(static_cast<float>(d)));
     store_head(pairs, head, gain, rotated, pair, tile_place);
     if constexpr (kKey.prod) {
+      // The sketch takes the rotated coordinates in the rotation's order: from the lanes that have them.
+      float gathered[k];
 #pragma unroll
-      for (int e = 0; e < k; ++e) gathered[head * d + first + e] = pairs[e / 2][e % 2];
-      __syncwarp();
+      for (int e = 0; e < k; ++e) {
+        const int from = key.rotation.permutation[first + e];
 #pragma unroll
-      for (int e = 0; e < k; ++e)
-        x[e] = gathered[head * d + key.rotation.permutation[first + e]] * key.sketch.signs[first + e];
-      warp_hadamard<d>(x);
+        for (int i = 0; i < k; ++i) {
+          const float theirs = from_lane(x[i], from / k);
+          if (i == from % k) gathered[e] = theirs;
+        }
+        gathered[e] *= key.sketch.signs[first + e];
+      }
+      warp_hadamard<d>(gathered);
 #pragma unroll
-      for (int e = 0; e < k; ++e) pairs[e / 2][e % 2] = x[e];
+      for (int e = 0; e < k; ++e) pairs[e / 2][e % 2] = gathered[e];
       store_head(pairs, head, gain, *sketched, pair, tile_place);
     }
   }
 }
 
-// Rotated queries and, for prod keys, sketched ones, through `scratch` (query_scratch_bytes). The caller
+// Rotated queries and, for prod keys, sketched ones; `ahead` was loaded with the same arguments.
+// fill_tables() is work of all threads that may use the place of `scratch` (query_scratch_bytes). The caller
 // synchronises.
-template <KeySpec kKey, int kQueryTiles>
+template <KeySpec kKey, int kQueryTiles, typename FillTables>
 TQ_DEVICE void prepare_queries(const void* queries, Element element, i64 base, i64 head_stride, int group,
-                               const KeyTableParams& key, float gain, float* scratch,
+                               const KeyTableParams& key, float gain, const QueriesAhead<kKey>& ahead,
+                               float* scratch, const FillTables& fill_tables,
                                QueryFragments<kKey.head_dim, kQueryTiles>& rotated,
                                QueryFragments<kKey.head_dim, kQueryTiles>* sketched) {
   constexpr int d = kKey.head_dim, kHeads = 8 * kQueryTiles;
-  constexpr bool kButterflies =
-      kKey.rotation == Mixing::hadamard && (!kKey.prod || kKey.sketch == Mixing::hadamard);
-  if constexpr (kButterflies && fits_warp(d)) {
-    prepare_in_warps<kKey, kQueryTiles>(queries, element, base, head_stride, group, key, gain, scratch,
-                                        rotated, sketched);
+  if constexpr (prepared_in_warps(kKey)) {
+    fill_tables();
+    prepare_in_warps<kKey, kQueryTiles>(queries, element, base, head_stride, group, key, gain, ahead, rotated,
+                                        sketched);
   } else {
     float *x = scratch, *y = scratch + kHeads * d;
     const auto from = [](const float* heads) {
-      return [heads](int head, int i) { return heads[head * d + i]; };
+      return [heads](int head, int i, float(&pair)[2]) {
+        pair[0] = heads[head * d + i];
+        pair[1] = heads[head * d + i + 1];
+      };
     };
     load_queries<d, kQueryTiles>(queries, element, base, head_stride, group, x);
     if constexpr (kKey.rotation == Mixing::hadamard) {
@@ -181,6 +221,8 @@ TQ_DEVICE void prepare_queries(const void* queries, Element element, i64 base, i
       }
       store_fragments(from(x), kHeads, gain, *sketched, tile_place);
     }
+    __syncthreads();
+    fill_tables();
   }
 }
 

@@ -30,24 +30,27 @@ TQ_DEVICE RowTiles row_tiles(const SequenceState& state) {
 }
 
 struct Segment {
-  int sequence, row, row_begin;  // the row's first tile in the line
-  RowTiles tiles;                // of the row
+  int sequence, row, row_begin;  // the row among all, and its first tile in the line
+  int row_of_sequence;
+  RowTiles tiles;  // of the row
   bool exact;
   int begin, end;  // among the row's tiles of the kind
+  SequenceState state;
   TQ_DEVICE int count() const { return end - begin; }
+  TQ_DEVICE bool is_whole_row() const { return count() == tiles.all(); }
 };
 
 class Schedule {
  public:
   // All lanes of a warp take part here and in `at`.
   TQ_DEVICE explicit Schedule(const AttendParams& params)
-      : p_(params), rows_(params.kv_heads * params.group_parts) {
-    total_ = 0;
-    for (int base = 0; base < p_.sequence_count; base += kLanes) total_ += last_lane(scan(tiles_of(base)));
+      : p_(params), rows_(params.kv_heads * params.group_parts), first_(batch(0)) {
+    total_ = last_lane(first_.until);
+    for (int base = kLanes; base < p_.sequence_count; base += kLanes) total_ += last_lane(batch(base).until);
     // With fewer tiles than blocks the last blocks have none, so that all before them have one.
     blocks_ = min(static_cast<int>(gridDim.x), total_);
-    share_ = total_ / blocks_;
-    longer_ = total_ % blocks_;
+    share_ = divide(total_, blocks_);
+    longer_ = total_ - share_ * blocks_;
   }
 
   TQ_DEVICE int first_tile(int block) const { return min(block, blocks_) * share_ + min(block, longer_); }
@@ -56,24 +59,30 @@ class Schedule {
 
   // The segment that begins at a tile of the line and ends with the row, the kind or the block.
   TQ_DEVICE Segment at(int tile) const {
-    int before = 0;
-    for (int base = 0;; base += kLanes) {
-      const int tiles = tiles_of(base), until = before + scan(tiles);
+    Batch lanes = first_;
+    for (int base = 0, before = 0;;) {
+      const int until = before + lanes.until;
       const u32 behind = __ballot_sync(kFullWarp, until > tile);
       if (behind == 0) {
         before = last_lane(until);
+        base += kLanes;
+        lanes = batch(base);
         continue;
       }
       const int lane = __ffs(static_cast<int>(behind)) - 1;
-      const int first = __shfl_sync(kFullWarp, until - tiles, lane);
+      const auto of_lane = [&](int x) { return __shfl_sync(kFullWarp, x, lane); };
+      const int offset = tile - of_lane(until - lanes.tiles);
       Segment s;
       s.sequence = base + lane;
-      s.tiles = row_tiles(p_.sequences[s.sequence]);
-      const int row = (tile - first) / s.tiles.all(), offset = (tile - first) % s.tiles.all();
-      s.row = s.sequence * rows_ + row;
-      s.row_begin = first + row * s.tiles.all();
-      s.exact = offset < s.tiles.exact;
-      s.begin = s.exact ? offset : offset - s.tiles.exact;
+      s.state = {of_lane(lanes.state.quantised), of_lane(lanes.state.sinks), of_lane(lanes.state.window),
+                 of_lane(lanes.state.window_begin)};
+      s.tiles = row_tiles(s.state);
+      s.row_of_sequence = divide(offset, s.tiles.all());
+      s.row = s.sequence * rows_ + s.row_of_sequence;
+      const int of_row = offset - s.row_of_sequence * s.tiles.all();
+      s.row_begin = tile - of_row;
+      s.exact = of_row < s.tiles.exact;
+      s.begin = s.exact ? of_row : of_row - s.tiles.exact;
       s.end = min(s.exact ? s.tiles.exact : s.tiles.quantised, s.begin + end() - tile);
       return s;
     }
@@ -93,14 +102,29 @@ class Schedule {
   TQ_DEVICE static int slot(int block, int row, bool exact) { return block + 2 * row + (exact ? 0 : 1); }
 
  private:
+  // Unsigned division takes half the instructions.
+  TQ_DEVICE static int divide(int a, int b) {
+    return static_cast<int>(static_cast<u32>(a) / static_cast<u32>(b));
+  }
   TQ_DEVICE int block_of(int tile) const {
     const int in_longer = longer_ * (share_ + 1);
-    return tile < in_longer ? tile / (share_ + 1) : longer_ + (tile - in_longer) / share_;
+    return tile < in_longer ? divide(tile, share_ + 1) : longer_ + divide(tile - in_longer, share_);
   }
-  // Tiles of all rows of this lane's sequence.
-  TQ_DEVICE int tiles_of(int base) const {
+
+  // A sequence a lane.
+  struct Batch {
+    SequenceState state;
+    int tiles, until;  // of all rows of the sequence; with those of the lanes before
+  };
+  TQ_DEVICE Batch batch(int base) const {
     const int sequence = base + static_cast<int>(threadIdx.x % kLanes);
-    return sequence < p_.sequence_count ? rows_ * row_tiles(p_.sequences[sequence]).all() : 0;
+    Batch lane{};
+    if (sequence < p_.sequence_count) {
+      lane.state = p_.sequences[sequence];
+      lane.tiles = rows_ * row_tiles(lane.state).all();
+    }
+    lane.until = scan(lane.tiles);
+    return lane;
   }
   TQ_DEVICE static int scan(int x) {
 #pragma unroll
@@ -113,8 +137,10 @@ class Schedule {
   TQ_DEVICE static int last_lane(int x) { return __shfl_sync(kFullWarp, x, kLanes - 1); }
 
   const AttendParams& p_;
-  int rows_, total_, blocks_;  // rows of a sequence; tiles in the line; blocks that have some
-  int share_, longer_;         // tiles of a block, one more in the first `longer_`
+  int rows_;  // of a sequence
+  Batch first_;
+  int total_, blocks_;  // tiles in the line; blocks that have some
+  int share_, longer_;  // tiles of a block, one more in the first `longer_`
 };
 
 }  // namespace tq::gpu

@@ -20,15 +20,14 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) scores(const __grid_const
   constexpr int d = kKey.head_dim, kBits = kKey.table_bits, kQueryTiles = kSpec.query_tiles;
   constexpr bool kTable = kSpec.part != ScorePart::signs,
                  kSigns = kKey.prod && kSpec.part != ScorePart::table;
-  constexpr bool kStaged = kSpec.staged;
-  constexpr int kBytes = tile_bytes(kKey);
+  constexpr bool kStaged = kSpec.stages > 0;
+  constexpr int kBytes = tile_bytes(kKey), kStages = kStaged ? kSpec.stages : 1;
   using Shared = ScoreShared<kSpec>;
-  using Stream = TileStream<kStaged, 2>;
+  using Stream = TileStream<kSpec.stages>;
   using Tables = Lookup<kBits, Side::keys, kStaged>;
   using Signs = SignLookup<kStaged>;
   static_assert(sizeof(Shared) <= score_queries_bytes(kSpec));
-  const BlockMemory<score_work_bytes(kSpec), score_queries_bytes(kSpec), score_image_bytes(kSpec), kStaged>
-      memory;
+  const BlockMemory<score_work_bytes(kSpec), score_queries_bytes(kSpec), score_image_bytes(kSpec)> memory;
   Shared& shared = *reinterpret_cast<Shared*>(memory.queries());
   const int lane = threadIdx.x % kLanes, warp = warp_index();
   u8* images = memory.image(warp);
@@ -42,22 +41,26 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) scores(const __grid_const
   const auto start = [&](int tile) {
     Stream::template start<kBytes>(images + turn * kBytes,
                                    tile < end ? tile_at(p.keys, sequence, head, tile) : nullptr, lane);
-    turn ^= 1;
+    turn = turn + 1 == kStages ? 0 : turn + 1;
   };
-  const float centroid = p.key.centroids[head * p.key.stride + (lane & ((1 << kBits) - 1))];
-  start(begin + warp);
-  start(begin + warp + kSpec.warps);
-
+  // Queries first: behind the tiles they would wait for memory's busiest moment.
   const i64 base =
       sequence * p.query_sequence_stride + static_cast<i64>(head) * p.group * p.query_head_stride;
+  QueriesAhead<kKey> ahead;
+  ahead.load(p.queries, p.query_element, base, p.query_head_stride, p.group, p.key);
+  const float centroid = p.key.centroids[head * p.key.stride + (lane & ((1 << kBits) - 1))];
+#pragma unroll
+  for (int i = 0; i < kStages; ++i) start(begin + warp + i * kSpec.warps);
+
   QueryFragments<d, kQueryTiles>* sketched_queries = nullptr;
   if constexpr (kKey.prod) sketched_queries = &shared.sketched;
+  const auto fill_tables = [&] {
+    Tables::fill(memory.work, [&](int code) { return from_lane(centroid, code); });
+    if constexpr (kSigns) Signs::fill(memory.work);
+  };
   prepare_queries<kKey, kQueryTiles>(p.queries, p.query_element, base, p.query_head_stride, p.group, p.key,
-                                     p.gain, reinterpret_cast<float*>(memory.work), shared.rotated,
-                                     sketched_queries);
-  __syncthreads();
-  Tables::fill(memory.work, [&](int code) { return from_lane(centroid, code); });
-  if constexpr (kSigns) Signs::fill(memory.work);
+                                     p.gain, ahead, reinterpret_cast<float*>(memory.work), fill_tables,
+                                     shared.rotated, sketched_queries);
   __syncthreads();
 
   const u32 tables = Tables::lane_address(memory.work), sign_table = Signs::lane_address(memory.work);
@@ -85,7 +88,7 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) scores(const __grid_const
                  scores);
     }
     Stream::release();
-    start(tile + 2 * kSpec.warps);
+    start(tile + kStages * kSpec.warps);
 
     // Lanes of neighbouring rows hold tokens t, t + 2 and t + 1, t + 3: one exchange and each has two in a
     // row.

@@ -10,8 +10,9 @@
 namespace tq::gpu {
 
 // Where things lie in a block's shared memory (shared/launch.h).
-template <int kWork, int kQueries, int kImage, bool kStaged>
+template <int kWork, int kQueries, int kImage>
 struct BlockMemory {
+  static constexpr bool kStaged = kImage > 0;
   char *begin, *work;
   TQ_DEVICE BlockMemory() : begin(reinterpret_cast<char*>(dynamic_shared)), work(begin) {
     if constexpr (kStaged) {
@@ -28,8 +29,10 @@ struct BlockMemory {
   }
 };
 
-template <bool kStaged, int kInFlight>
+// kInFlight: 0 where tiles are not staged.
+template <int kInFlight>
 struct TileStream {
+  static constexpr bool kStaged = kInFlight > 0;
   // Starts copying `kBytes` (a multiple of 16) to `image`; without a tile, an empty turn that keeps the
   // count.
   template <int kBytes>

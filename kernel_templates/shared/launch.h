@@ -68,8 +68,9 @@ inline constexpr int kTablesAlignment = 64 << 10, kSystemShared = 1 << 10;
 TQ_SHARED int low_images(int queries_bytes, int image_bytes) {
   return (kTablesAlignment - kSystemShared - queries_bytes) / image_bytes;
 }
-TQ_SHARED int block_bytes(int work, int queries, int image, int warps, bool staged) {
-  if (!staged) return work + queries;
+// image: of all tiles that a warp has on their way; 0 where tiles are not staged.
+TQ_SHARED int block_bytes(int work, int queries, int image, int warps) {
+  if (image == 0) return work + queries;
   return kTablesAlignment + work + largest(0, warps - low_images(queries, image)) * image;
 }
 
@@ -79,11 +80,9 @@ TQ_SHARED int score_work_bytes(const ScoreSpec& spec) {
 TQ_SHARED int score_queries_bytes(const ScoreSpec& spec) {
   return 2 * query_fragment_bytes(spec.key.head_dim, spec.query_tiles);
 }
-// Two tiles a warp.
-TQ_SHARED int score_image_bytes(const ScoreSpec& spec) { return 2 * tile_bytes(spec.key); }
+TQ_SHARED int score_image_bytes(const ScoreSpec& spec) { return spec.stages * tile_bytes(spec.key); }
 TQ_SHARED int score_shared_bytes(const ScoreSpec& spec) {
-  return block_bytes(score_work_bytes(spec), score_queries_bytes(spec), score_image_bytes(spec), spec.warps,
-                     spec.staged);
+  return block_bytes(score_work_bytes(spec), score_queries_bytes(spec), score_image_bytes(spec), spec.warps);
 }
 
 // A warp's sums: of each head d outputs, a maximum and a sum, and two words that keep heads in different
@@ -96,24 +95,23 @@ inline constexpr int kCombineSlots = 64;
 TQ_SHARED int combine_scratch_bytes(const AttendSpec& spec) {
   return query_heads(spec.query_tiles) * (2 * spec.head_dim + kCombineSlots + 2) * 4;
 }
-// The queries' scratch, then tables, then the merge, then the row's: one after the other.
+// The queries' scratch, then tables, then the merge with the row's behind it: one after the other.
 TQ_SHARED int attend_work_bytes(const AttendSpec& spec) {
   const int tables =
       spec.quantised ? largest(lookup_bytes(spec.key), query_scratch_bytes(spec.head_dim, spec.query_tiles))
                      : 0;
-  return largest(largest(tables, attend_merge_bytes(spec)), combine_scratch_bytes(spec));
+  return largest(tables, attend_merge_bytes(spec) + combine_scratch_bytes(spec));
 }
 TQ_SHARED int attend_queries_bytes(const AttendSpec& spec) {
   const bool sketched = spec.quantised && spec.key.prod;
   return (sketched ? 2 : 1) * query_fragment_bytes(spec.head_dim, spec.query_tiles);
 }
-// A tile of keys and one of values a warp.
 TQ_SHARED int attend_image_bytes(const AttendSpec& spec) {
-  return spec.quantised ? tile_bytes(spec.key) + tile_bytes(spec.value) : 0;
+  return spec.quantised ? spec.stages * (tile_bytes(spec.key) + tile_bytes(spec.value)) : 0;
 }
 TQ_SHARED int attend_shared_bytes(const AttendSpec& spec) {
   return block_bytes(attend_work_bytes(spec), attend_queries_bytes(spec), attend_image_bytes(spec),
-                     spec.warps, spec.staged);
+                     spec.warps);
 }
 
 }  // namespace tq::gpu

@@ -68,7 +68,7 @@ struct ScoreSpec {
   int query_tiles;  // of 8 query heads that share a KV head: 1 or 2
   ScorePart part;
   int warps;
-  bool staged;  // tiles go through shared memory, copied there ahead of their use
+  int stages;  // tiles of a warp on their way to shared memory; 0: read where they lie
 };
 
 // How values are stored: exactly one of the two is in use, by `rotated`.
@@ -85,7 +85,7 @@ struct AttendSpec {
   int head_dim;
   int query_tiles;
   int warps;
-  bool staged;  // as in ScoreSpec
+  int stages;  // as in ScoreSpec, of keys and of values each
 };
 
 }  // namespace tq::gpu

@@ -134,15 +134,15 @@ TEST_CASE("what callers ask for is in the catalogue") {
       }
       key.scale = ScaleRule::norm;
       for (int query_tiles = 1; query_tiles <= 2; ++query_tiles) {
-        has(scores_kernel(with_block({key, query_tiles, ScorePart::all, 0, false}, kServerSharedLimit)));
+        has(scores_kernel(with_block({key, query_tiles, ScorePart::all, 0, 0}, kServerSharedLimit)));
         if (query_tiles > attend_query_tiles(d, kMaxGroup)) continue;
         for (int bits = 2; bits <= 4; ++bits) {
           const ValueSpec value{true, {d, bits, false, ScaleRule::norm, key.rotation, Mixing::hadamard}, {}};
-          has(attend_kernel(with_block({true, key, value, d, query_tiles, 0, false}, kServerSharedLimit)));
+          has(attend_kernel(with_block({true, key, value, d, query_tiles, 0, 0}, kServerSharedLimit)));
         }
         for (const GroupSpec& group : tq::test::group_specs(d))
           has(attend_kernel(
-              with_block({true, key, {false, {}, group}, d, query_tiles, 0, false}, kServerSharedLimit)));
+              with_block({true, key, {false, {}, group}, d, query_tiles, 0, 0}, kServerSharedLimit)));
       }
     }
   }
