@@ -11,7 +11,7 @@ namespace tq::bench {
 namespace {
 
 constexpr int kHeads = 8, kDim = 128;
-constexpr std::size_t kContext = 4096, kSteps = 1024;  // tokens held before; steps before their tokens repeat
+constexpr std::size_t kContext = 1024, kSteps = 1024;  // tokens held before; steps before their tokens repeat
 constexpr int kMeasurements = 100, kAppends = 16;      // a measurement is long beside the clock and one wait
 
 class AppendCase {

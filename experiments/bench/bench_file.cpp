@@ -1,5 +1,6 @@
 #include "experiments/bench/bench_file.h"
 
+#include <filesystem>
 #include <set>
 
 #include "calibration/artefact/json_strict.h"
@@ -31,6 +32,11 @@ BenchRow read_row(const JsonNode& node) {
 }
 
 }  // namespace
+
+bool is_file(const std::string& path) {
+  std::error_code cannot_tell;
+  return std::filesystem::is_regular_file(path, cannot_tell);
+}
 
 BenchFile read_bench_file(const std::string& path) {
   const JsonDocument document = read_json(path);

@@ -21,6 +21,9 @@ struct BenchFile {
   std::vector<BenchRow> rows;
 };
 
+// Whether a path given for results names a file, as a bench writes, rather than a sweep's folder.
+bool is_file(const std::string& path);
+
 // Throws InputError, naming the place, for a file that holds something else, or two rows of one name.
 BenchFile read_bench_file(const std::string& path);
 

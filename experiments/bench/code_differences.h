@@ -23,7 +23,7 @@ class CodeDifferences {
  private:
   void add_codes(const std::uint8_t* is, const std::uint8_t* should, std::size_t rows, std::size_t d,
                  int bits);
-  // One binary16 in a row of `count`, which must be within one unit in the last place.
+  // May be one unit in the last place off.
   void add_scalar(std::uint16_t is, std::uint16_t should);
 
   std::size_t compared_ = 0, differ_ = 0;

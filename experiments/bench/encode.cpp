@@ -23,7 +23,7 @@ struct Vectors {
   DeviceBuffer buffer;  // kRows x kDim
 };
 
-// Random tiles against core's codes of the same vectors. is_and_should(tile's bytes, vectors, differences).
+// Random tiles against core's codes of the same vectors. compare(its bytes, vectors, differences).
 template <typename Compare>
 Check check_tiles(Run& run, const Vectors& x, const DeviceBuffer& tiles, const Compare& compare) {
   const std::size_t tile_bytes = tiles.bytes() / kTiles, tile_elements = std::size_t{kTileTokens} * kDim;

@@ -13,7 +13,7 @@ namespace tq::bench {
 namespace {
 
 constexpr double kFrameWidth = 640;
-constexpr std::array kFamilies{"attend", "score", "size", "capacity"};
+constexpr std::array kFamilies{"attend", "score"};
 
 double side_width(const RooflinePlot& plot) {
   std::size_t letters = 24;
@@ -43,7 +43,7 @@ RooflinePlot roofline_of(const BenchFile& file, const std::string& path) {
         .points.push_back({row.bytes / 1e6, row.median_us});
   }
   if (plot.series.empty()) {
-    throw InputError("{}: no row of attend, score, size or capacity; there is nothing to plot", path);
+    throw InputError("{}: no row of attend or score; there is nothing to plot", path);
   }
   return plot;
 }
@@ -60,8 +60,8 @@ std::string roofline_script(const RooflinePlot& plot, PlotFormat format) {
   }
   const auto [least, most] = std::minmax_element(x.begin(), x.end());
   for (const double end : {*least, *most}) y.push_back(probe_us(plot, end));
-  script.x_axis(axis_range(x));
-  script.y_axis(axis_range(y));
+  script.x_axis(axis_range(x, 1));
+  script.y_axis(axis_range(y, 1));
   script.block("probe", {{*least, probe_us(plot, *least)}, {*most, probe_us(plot, *most)}});
   std::string commands =
       fmt::format("plot $probe using 1:2 with lines lw 1.4 lc rgb 'black' title {}",

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "core/error.h"
+#include "experiments/bench/bench_file.h"
 #include "experiments/bench/compare_bench.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
@@ -267,8 +267,7 @@ ExitCode run_compare(const Arguments& arguments) {
   line.positional({"a", "b"});
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string &folder_a = line.required("a"), &folder_b = line.required("b");
-  const bool file_a = std::filesystem::is_regular_file(folder_a),
-             file_b = std::filesystem::is_regular_file(folder_b);
+  const bool file_a = bench::is_file(folder_a), file_b = bench::is_file(folder_b);
   if (file_a && file_b) return bench::compare_bench(folder_a, folder_b, line.get<bool>("json"));
   if (file_a || file_b) {
     throw UsageError("compare: {} is a file and {} is not", file_a ? folder_a : folder_b,

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <set>
 
 #include "core/error.h"
@@ -269,7 +268,7 @@ ExitCode run_plot(const Arguments& arguments) {
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string &folder = line.required("dir"), &out = line.required("out");
   const PlotFormat format = plot_format_of(out);
-  if (std::filesystem::is_regular_file(folder)) {
+  if (bench::is_file(folder)) {
     plot_bench(line, folder, out);
     return ExitCode::done;
   }
