@@ -30,7 +30,7 @@ void measure_capacity(Run& run) {
                         parameters_of(shape, codec), attend.bytes(), false},
                        attend.check(1),
                        [&] { return run.timer.throughput(attend.copies(), attend.launch()); });
-    fmt::print("{:<60} {:>10} tokens\n", "", shape.tokens);
+    fmt::print("{:<78} {:>10} tokens\n", "", shape.tokens);
   }
 }
 

@@ -20,7 +20,7 @@ std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share);
 
 void Report::measure(const Row& row, const std::optional<Check>& check, const std::function<Timing()>& time) {
   if (rows_.empty()) {
-    fmt::print("{:<60} {:>10} {:>21} {:>10} {:>6} {:>8} {:>8} {:>8}\n", "", "median us", "5th .. 95th %",
+    fmt::print("{:<78} {:>10} {:>21} {:>10} {:>6} {:>8} {:>8} {:>8}\n", "", "median us", "5th .. 95th %",
                "MB", "TB/s", "of probe", "of copy", "error");
   }
   Json json{{"name", row.name}, {"family", row.family}};
@@ -28,7 +28,7 @@ void Report::measure(const Row& row, const std::optional<Check>& check, const st
   if (check) json["checked"] = to_json(*check);
   if (check && !check->holds()) {
     all_held_ = false;
-    fmt::print("{:<60} FAILED: {} {:.2e}, at most {:.0e}\n", row.name, check->measure, check->value,
+    fmt::print("{:<78} FAILED: {} {:.2e}, at most {:.0e}\n", row.name, check->measure, check->value,
                check->limit);
     json["failed"] = true;
   } else {
@@ -56,7 +56,7 @@ void Report::measure(const Row& row, const std::optional<Check>& check, const st
       json["over_empty_launch_us"] = over;
       moved = fmt::format("{:>35}", fmt::format("{:.2f} us over an empty launch", over));
     }
-    fmt::print("{:<60} {:>10.2f} {:>21} {} {:>8}\n", row.name, timing.median_us,
+    fmt::print("{:<78} {:>10.2f} {:>21} {} {:>8}\n", row.name, timing.median_us,
                fmt::format("{:.2f} .. {:.2f}", timing.p5_us, timing.p95_us), moved,
                check ? fmt::format("{:.1e}", check->value) : "");
   }
