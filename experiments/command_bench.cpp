@@ -72,6 +72,7 @@ Json result_of(bench::Run& run, const Arguments& arguments, const std::string& d
           {"device", info.name},
           {"driver", info.driver_version},
           {"nvrtc", nvrtc::identity()},
+          {"tuned_choices", run.gpu.tuning().choices().size()},
           {"multiprocessors", info.multiprocessors},
           {"l2_bytes", info.l2_bytes},
           {"revision", kRevision},
@@ -102,11 +103,10 @@ ExitCode run_bench(const Arguments& arguments) {
   FirstGpu gpu;
   bench::Run run(gpu, seed_of(line));
   fmt::print(
-      "{}, {} multiprocessors, NVRTC {}, revision {}, seed {}\nread probe {:.2f} TB/s, empty launch {:.2f} "
-      "us, "
-      "on its own {:.2f} us\n\n",
+      "{}, {} multiprocessors, NVRTC {}, revision {}, seed {}, {} tuned choices\n"
+      "read probe {:.2f} TB/s, empty launch {:.2f} us, on its own {:.2f} us\n\n",
       gpu.device().info().name, gpu.device().info().multiprocessors, nvrtc::identity(), kRevision, run.seed,
-      run.probes.bytes_per_us() / 1e6, run.probes.empty_launch().median_us,
+      gpu.tuning().choices().size(), run.probes.bytes_per_us() / 1e6, run.probes.empty_launch().median_us,
       run.probes.empty_launch_alone().median_us);
   for (const Family* family : chosen) {
     family->measure(run);

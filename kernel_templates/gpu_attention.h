@@ -27,8 +27,9 @@ class GpuAttention {
     const SequenceState* states = nullptr;   // in device memory, one a sequence
     int most_quantised = 0, most_exact = 0;  // tokens, over the sequences: bounds
   };
-  // Throws UsageError for a group that has no kernels. Allocates its workspace when a call needs more than
-  // any before; otherwise it may be captured in a Graph.
+  // Throws UsageError for a group that has no kernels. Loads its kernel, of which a tuned device has several
+  // for calls of different sizes, and allocates its workspace when a call needs more than any before;
+  // otherwise it may be captured in a Graph.
   void attend(const Call& call, StreamRef stream);
 
  private:
