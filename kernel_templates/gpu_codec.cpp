@@ -6,6 +6,7 @@
 #include "kernel_templates/kernels.h"
 #include "kernel_templates/shapes.h"
 #include "kernel_templates/spec_text.h"
+#include "shared/hadamard_lanes.h"
 #include "shared/launch.h"
 
 namespace tq::gpu {
@@ -251,9 +252,11 @@ void wht(GpuContext& gpu, int order, Element element, bool transposed, const voi
     const unsigned grid = static_cast<unsigned>(std::min<i64>(rows, 16 * multiprocessors));
     return launch(kernel, {{grid}, {kMixedThreads}, static_cast<unsigned>(order) * 4}, stream, p);
   }
-  // A block has 8 warps, a warp at least one row a turn.
-  const unsigned grid = static_cast<unsigned>(std::min<i64>((rows + 7) / 8, 16 * multiprocessors));
-  launch(kernel, {{grid}, {kWhtThreads}}, stream, p);
+  const i64 block_rows = kWhtThreads / kLanes * (kLanes / hadamard_lanes(order));
+  i64 grid = (rows + block_rows - 1) / block_rows;
+  // One turn a warp, but for Paley's orders, where a block pays for its start with several.
+  if (paley_order(order) > 1) grid = std::min<i64>(grid, 32 * multiprocessors);
+  launch(kernel, {{static_cast<unsigned>(grid)}, {kWhtThreads}}, stream, p);
 }
 
 }  // namespace tq::gpu

@@ -33,6 +33,7 @@ TQ_DEVICE void rotate_back(const float* x, float* y, const MixingParams& rotatio
   } else if constexpr (fits_warp(d)) {
     constexpr int k = d / kLanes;
     const int first = static_cast<int>(threadIdx.x % kLanes) * k;
+#pragma unroll 1
     for (int head = warp_index(); head < kHeads; head += static_cast<int>(blockDim.x) / kLanes) {
       float v[k], signs[k];
 #pragma unroll
@@ -102,6 +103,7 @@ TQ_DEVICE void divide_row(const AttendParams& p, const Segment& segment, const H
                           RowScratch<kSpec>& row) {
   constexpr int d = kSpec.head_dim;
   float* sums = row.sums(segment.exact);
+#pragma unroll 1
   for (int task = threadIdx.x; task < heads.count * d; task += kSpec.warps * kLanes) {
     const int head = task / d;
     const float sum = row.softmax[2 * head + 1], mean = sums[task] * reciprocal_sum(sum);
@@ -268,6 +270,7 @@ TQ_DEVICE void finish_row(const AttendParams& p, const Schedule& schedule, const
     __syncthreads();
   }
   const i64 out = segment.sequence * p.out_sequence_stride + heads.first_query * p.out_head_stride;
+#pragma unroll 1
   for (int task = threadIdx.x; task < heads.count * d; task += kThreads)
     store_element(p.out_element, p.out, out + task / d * p.out_head_stride + task % d, row.result[task]);
 }

@@ -25,6 +25,7 @@ struct Lookup {
   template <typename Value>
   TQ_DEVICE static void fill(char* tables, const Value& value) {
     constexpr int kMask = (1 << kBits) - 1;
+#pragma unroll 1
     for (int k = threadIdx.x; k < kLookupEntries; k += static_cast<int>(blockDim.x)) {
       Vector4 v;
 #pragma unroll
