@@ -11,6 +11,7 @@ namespace tq {
 
 using Arguments = std::vector<std::string>;
 
+ExitCode run_bench(const Arguments& arguments);
 ExitCode run_calibrate(const Arguments& arguments);
 ExitCode run_codebook(const Arguments& arguments);
 ExitCode run_compare(const Arguments& arguments);

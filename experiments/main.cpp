@@ -26,13 +26,16 @@ const std::vector<Command>& commands() {
       {"sensitivity", "quantise one layer's keys or values at a time and rank them by harm", run_sensitivity},
       {"schedule", "choose codecs by layer for the least harm under a byte budget", run_schedule},
       {"sweep", "measure every configuration of an INI file; goes on after a kill", run_sweep},
-      {"compare", "say which results of a sweep differ from another's beyond their uncertainty", run_compare},
-      {"plot", "draw a sweep: the Pareto front, layer by layer, or curves of alpha", run_plot},
+      {"compare", "say which results of a sweep or a bench differ from another's beyond their uncertainty",
+       run_compare},
+      {"plot", "draw a sweep (the Pareto front, layer by layer, curves of alpha) or a bench's attention",
+       run_plot},
       {"report", "write a sweep's results as Markdown, beside published figures", run_report},
       {"export", "write an artefact in the format of an inference engine", run_export},
       {"import", "turn an export back into an artefact", run_import},
       {"lint", "check tables against the optimum of their (d, b)", run_lint},
       {"jit", "compile the GPU kernels, look at them, look after their cache", run_jit},
+      {"bench", "time the GPU kernels, each result checked first", run_bench},
       {"codebook", "print the data-free Lloyd-Max table of a (d, b)", run_codebook},
   };
   return list;

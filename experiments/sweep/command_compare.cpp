@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "experiments/bench/bench_file.h"
+#include "experiments/bench/compare_bench.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 #include "experiments/sweep/result_rows.h"
@@ -252,16 +254,25 @@ void print_text(const Comparison& comparison, const std::vector<std::string>& va
 }  // namespace
 
 ExitCode run_compare(const Arguments& arguments) {
-  CommandLine line("compare",
-                   "say which results of sweep B differ from those of sweep A beyond their uncertainty; exit "
-                   "code 1 where one is worse",
-                   "tq compare last-week today");
-  line.add()("a", po::value<std::string>()->value_name("DIR"), "a sweep's folder")(
-      "b", po::value<std::string>()->value_name("DIR"), "another, whose results are judged by the first's")(
-      "json", po::bool_switch(), "JSON instead of text");
+  CommandLine line(
+      "compare",
+      "say which results of B, a sweep or the JSON of a bench, differ from those of A beyond their "
+      "uncertainty; exit code 1 where one is worse",
+      "tq compare last-week today\n"
+      "         tq compare last-week.json today.json");
+  line.add()("a", po::value<std::string>()->value_name("DIR|FILE"),
+             "a sweep's folder, or what tq bench wrote")(
+      "b", po::value<std::string>()->value_name("DIR|FILE"),
+      "another, whose results are judged by the first's")("json", po::bool_switch(), "JSON instead of text");
   line.positional({"a", "b"});
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string &folder_a = line.required("a"), &folder_b = line.required("b");
+  const bool file_a = bench::is_file(folder_a), file_b = bench::is_file(folder_b);
+  if (file_a && file_b) return bench::compare_bench(folder_a, folder_b, line.get<bool>("json"));
+  if (file_a || file_b) {
+    throw UsageError("compare: {} is a file and {} is not", file_a ? folder_a : folder_b,
+                     file_a ? folder_b : folder_a);
+  }
   const std::vector<ResultRow> a = read_result_rows(folder_a), b = read_result_rows(folder_b);
   const Comparison comparison = compare(a, b);
   // A check of nothing must not look like one that held.

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "datasets/atomic_file.h"
+#include "experiments/bench/roofline_plot.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 #include "experiments/gnuplot.h"
@@ -222,17 +223,33 @@ Drawn draw(PlotKind kind, const std::vector<AveragedRow>& rows, const std::strin
   return {};
 }
 
+void plot_bench(const CommandLine& line, const std::string& path, const std::string& out) {
+  for (const char* option : {"kind", "x", "y", "only"}) {
+    if (line.given(option)) throw UsageError("--{} is for a sweep; {} is a file", option, path);
+  }
+  const bench::RooflinePlot plot = bench::roofline_of(bench::read_bench_file(path), path);
+  write_file_atomically(out, run_gnuplot(bench::roofline_script(plot, plot_format_of(out))));
+  if (line.get<bool>("json")) {
+    fmt::print("{}\n", bench::to_json(plot).dump(2));
+  } else {
+    fmt::print("{}\n{} is written\n", bench::roofline_text(plot), out);
+  }
+}
+
 }  // namespace
 
 ExitCode run_plot(const Arguments& arguments) {
-  CommandLine line("plot", "draw a sweep's results (needs gnuplot)",
+  CommandLine line("plot",
+                   "draw a sweep's results, or a bench's attention beside the read probe (needs gnuplot)",
                    "tq plot sweep-results --out pareto.svg --y softmax_kl\n"
                    "         tq plot sweep-results --kind layers --out layers.svg --only key-mode=prod "
                    "--only key-bits=3 \\\n"
                    "             --only value-mode=rotated --only value-bits=3 --only scale=nc\n"
-                   "         tq plot alpha-results --kind alpha --out alpha.png --y softmax_kl");
-  line.add()("dir", po::value<std::string>()->value_name("DIR"), "a sweep's folder")(
-      "out", po::value<std::string>()->value_name("FILE"), "the plot, *.svg or *.png")(
+                   "         tq plot alpha-results --kind alpha --out alpha.png --y softmax_kl\n"
+                   "         tq plot bench.json --out attend.svg");
+  line.add()("dir", po::value<std::string>()->value_name("DIR|FILE"),
+             "a sweep's folder, or what tq bench wrote")("out", po::value<std::string>()->value_name("FILE"),
+                                                         "the plot, *.svg or *.png")(
       "kind", po::value<std::string>()->default_value("pareto")->value_name("NAME"),
       "pareto: bytes a token against a metric, with the Pareto front and, where one side of the cache alone "
       "is "
@@ -251,6 +268,10 @@ ExitCode run_plot(const Arguments& arguments) {
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string &folder = line.required("dir"), &out = line.required("out");
   const PlotFormat format = plot_format_of(out);
+  if (bench::is_file(folder)) {
+    plot_bench(line, folder, out);
+    return ExitCode::done;
+  }
   const PlotKind kind = kind_named(line.get<std::string>("kind"));
   if (kind != PlotKind::pareto && line.given("x")) throw UsageError("--x is for --kind pareto");
   const std::string x = x_key(line.get<std::string>("x"));
