@@ -52,7 +52,9 @@ struct TableValues {
   TQ_DEVICE void finish(Softmax<d, kQueryTiles>&, char*, int) {}
 };
 
-// Group values: the zeros' share is a product of its own, groups x tokens times tokens x heads.
+// Group values, code scale + zero, as (code - middle) scale + (zero + middle scale): codes and zeros nearly
+// cancel otherwise, and the rounding of weights and scales to binary16 would weigh twice. The second part is
+// a product of its own, groups x tokens times tokens x heads.
 template <GroupSpec kGroup, int kQueryTiles, bool kStaged>
 struct GroupValues {
   static constexpr int d = kGroup.head_dim, kBits = kGroup.bits, kGroups = d / kGroup.group_size;
@@ -87,6 +89,7 @@ struct GroupValues {
                      float (&output)[d / kBlockCoordinates][kQueryTiles][4]) {
     const u32 unit =
         pack_half2(__int_as_float((127 - exponent) << 23), __int_as_float((127 - exponent) << 23));
+    const u32 middle = pack_half2(group_middle(kBits), group_middle(kBits));
     const int r = lane / 4, c = lane % 4;
     u32 words[lane_words(d, kBits)], b[4][kQueryTiles][2];
     load_words<kStaged>(tile, lane, words);
@@ -99,9 +102,13 @@ struct GroupValues {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         if (r + 8 * h < kGroups) {
-          const Vector2 z = reinterpret_cast<const Vector2*>(zeros(tile))[(r + 8 * h) * 16 + 4 * s + c];
-          a[h] = multiply_half2(z.x[0], unit);
-          a[2 + h] = multiply_half2(z.x[1], unit);
+          const int at = (r + 8 * h) * 16 + 4 * s + c;
+          const Vector2 z = reinterpret_cast<const Vector2*>(zeros(tile))[at];
+          const Vector2 scale = reinterpret_cast<const Vector2*>(scales(tile))[at];
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+            a[2 * i + h] = fused_multiply_add_half2(multiply_half2(scale.x[i], unit), middle,
+                                                    multiply_half2(z.x[i], unit));
         }
       }
 #pragma unroll
@@ -195,7 +202,7 @@ class AttendTiles {
     const int code = lane_ & ((1 << kBits) - 1), value_code = lane_ & ((1 << kValueBits) - 1);
     key_centroid_ = p_.key.centroids[head_ * p_.key.stride + code];
     value_centroid_ = kSpec.value.rotated ? p_.value_centroids[head_ * p_.value_table_stride + value_code]
-                                          : static_cast<float>(value_code);
+                                          : static_cast<float>(value_code) - group_middle(kValueBits);
     if constexpr (kKey.prod) alpha_ = p_.key.alpha[head_ * p_.key.alpha_stride];
   }
   // Read once what was asked for has arrived.

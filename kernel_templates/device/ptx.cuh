@@ -55,6 +55,12 @@ TQ_DEVICE u32 multiply_half2(u32 a, u32 b) {
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
   return product;
 }
+// a b + c, rounded once.
+TQ_DEVICE u32 fused_multiply_add_half2(u32 a, u32 b, u32 c) {
+  u32 sum;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
 TQ_DEVICE u32 subtract_half2(u32 a, u32 b) {
   u32 difference;
   asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(difference) : "r"(a), "r"(b));
