@@ -13,11 +13,12 @@ namespace tq::gpu {
 namespace {
 
 // Blocks that share `tiles` of a head: a block fills its tables once, so no more than fill the device.
-unsigned encode_blocks(const Device& device, int tiles, int heads) {
-  constexpr int kBlocksPerMultiprocessor = 8;
-  const int wanted = kBlocksPerMultiprocessor * device.info().multiprocessors / std::max(1, heads);
+unsigned encode_blocks(const Device& device, int blocks_per_multiprocessor, int tiles, int heads) {
+  const int wanted = blocks_per_multiprocessor * device.info().multiprocessors / std::max(1, heads);
   return static_cast<unsigned>(std::min(tiles, std::max(1, wanted)));
 }
+
+constexpr int kEncodeBlocks = 8;  // of device/encode.cuh's, a multiprocessor
 
 unsigned blocks(i64 count, i64 per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
@@ -65,11 +66,16 @@ void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, const 
   p.rotation = tables_.rotation();
   p.sketch = tables_.sketch();
   p.tiles = out;
-  launch(gpu_.kernels().get(encode_kernel(spec)),
-         {{encode_blocks(gpu_.device(), ranges.most_tiles, heads * ranges.sequences),
+  const bool halves = encodes_halves(spec) && (element == Element::f16 || round_to_half);
+  const Kernel& kernel = gpu_.kernels().get(halves ? encode_halves_kernel(spec) : encode_kernel(spec));
+  const unsigned shared =
+      static_cast<unsigned>(halves ? encode_halves_shared_bytes(spec) : encode_shared_bytes(spec));
+  const int resident = halves ? kernel.max_active_blocks(kEncodeThreads, shared) : kEncodeBlocks;
+  launch(kernel,
+         {{encode_blocks(gpu_.device(), resident, ranges.most_tiles, heads * ranges.sequences),
            static_cast<unsigned>(heads), static_cast<unsigned>(ranges.sequences)},
           {kEncodeThreads},
-          static_cast<unsigned>(encode_shared_bytes(spec))},
+          shared},
          stream, p);
 }
 
@@ -88,7 +94,7 @@ void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, int ro
   p.canonical = out;
   p.canonical_rows = rows;
   launch(gpu_.kernels().get(encode_kernel(spec)),
-         {{encode_blocks(gpu_.device(), static_cast<int>(blocks(rows, kTileTokens)), heads),
+         {{encode_blocks(gpu_.device(), kEncodeBlocks, static_cast<int>(blocks(rows, kTileTokens)), heads),
            static_cast<unsigned>(heads)},
           {kEncodeThreads},
           static_cast<unsigned>(encode_shared_bytes(spec))},
