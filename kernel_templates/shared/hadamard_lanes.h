@@ -2,7 +2,8 @@
 
 #include "shared/types.h"
 
-// How many lanes hold a vector of order d = m 2^k in registers (device/hadamard.cuh), m = 1 or one Paley factor.
+// How many lanes hold a vector of order d = m 2^k in registers (device/hadamard.cuh), m = 1 or one Paley
+// factor.
 namespace tq::gpu {
 
 TQ_SHARED int odd_part(int d) { return d % 2 == 0 ? odd_part(d / 2) : d; }
