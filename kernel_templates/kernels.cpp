@@ -113,7 +113,7 @@ AttendSpec with_block(AttendSpec spec, int shared_limit) {
 }
 
 ScoreSpec with_block(ScoreSpec spec, int shared_limit) {
-  spec.stages = 2;
+  spec.stages = 1;
   for (spec.warps = 16; spec.warps >= 4; spec.warps -= 4) {
     if (score_shared_bytes(spec) <= shared_limit) return spec;
   }
