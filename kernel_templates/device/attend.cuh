@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) attend(const __grid_const
           softmax, memory.work, heads.count, partial, [&](int b, int r, int h) {
             return segment.exact ? ExactOrder<d>::value(b, r, h) : value_coordinate(b, r, h);
           });
-      finish_row<kSpec>(p, schedule, segment, heads, row);
+      finish_row<kSpec>(p, schedule, segment, heads, row, reinterpret_cast<float*>(memory.work));
       if (more) __syncthreads();  // shared memory is free for the next segment
     }
     if (!more) return;

@@ -108,11 +108,13 @@ TQ_SHARED int score_shared_bytes(const ScoreSpec& spec) {
 TQ_SHARED int attend_merge_bytes(const AttendSpec& spec) {
   return spec.warps * query_heads(spec.query_tiles) * (spec.head_dim + 4) * 4;
 }
-// A row's outputs, twice, the weights of so many slots at a time, and two words a head.
-inline constexpr int kCombineSlots = 64;
+// A row's outputs, twice, and two words a head; the weights of the slots that share it take the merge's
+// place.
 TQ_SHARED int combine_scratch_bytes(const AttendSpec& spec) {
-  return query_heads(spec.query_tiles) * (2 * spec.head_dim + kCombineSlots + 2) * 4;
+  return query_heads(spec.query_tiles) * (2 * spec.head_dim + 2) * 4;
 }
+// The most slots of a row: a launch has fewer blocks.
+inline constexpr int kCombineSlots = 160;
 // The queries' scratch, then tables, then the merge with the row's behind it: one after the other.
 TQ_SHARED int attend_work_bytes(const AttendSpec& spec) {
   const int tables =
