@@ -52,29 +52,25 @@ struct TensorHadamard {
   using Words = u32[kWords];           // by word_place()
   using Result = float[kProducts][4];  // (r, 2c), (r, 2c + 1), then the same of r + 8
 
-  u32 matrix[4], negative[4];
-  Words flips;  // sign bits of D
+  using Flips = Vector4[kLoads][4];  // sign bits of D, for a load of the lanes of c
 
-  TQ_DEVICE explicit TensorHadamard(const float* signs) {
-    const int lane = threadIdx.x % kLanes;
+  u32 matrix[4], negative[4];
+
+  TQ_DEVICE TensorHadamard() {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      matrix[i] = hadamard_operand(lane, i);
+      matrix[i] = hadamard_operand(threadIdx.x % kLanes, i);
       hold(matrix[i]);
       negative[i] = matrix[i] ^ 0x80008000u;
       hold(negative[i]);
     }
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) {
-      const int at = loaded_coordinate(lane % 4, i / 4, i % 4, 0);
-      flips[word_place(i / 4, i % 4)] =
-          (signs[at] < 0 ? 0x8000u : 0u) | (signs[at + 1] < 0 ? 0x80000000u : 0u);
-    }
   }
 
-  // Word `word` of a load into its place, its signs changed.
-  TQ_DEVICE void put(int load, int word, u32 halves, Words& x) const {
-    x[word_place(load, word)] = halves ^ flips[word_place(load, word)];
+  // All threads of the block; the caller synchronises.
+  TQ_DEVICE static void fill(Flips& flips, const float* signs) {
+    for (int i = threadIdx.x; i < d / 2; i += blockDim.x)
+      flips[i / 16][i / 4 % 4].x[i % 4] =
+          (signs[2 * i] < 0 ? 0x8000u : 0u) | (signs[2 * i + 1] < 0 ? 0x80000000u : 0u);
   }
 
   // H x.
