@@ -55,15 +55,14 @@ TQ_DEVICE float column_sum(const float (&sums)[2], bool odd) {
 }
 
 // Blocks that a multiprocessor should hold, by the registers that a vector's share takes.
-template <EncodeSpec kSpec>
-inline constexpr int kEncodeHalvesResidency = (kSpec.key.head_dim == 64    ? 4
-                                               : kSpec.key.head_dim == 128 ? 3
-                                                                           : 2) -
-                                              (kSpec.element == Element::f32 ? 1 : 0);
+TQ_SHARED int encode_halves_residency(const EncodeSpec& spec) {
+  const int halves = spec.key.head_dim <= 64 ? 4 : spec.key.head_dim <= 128 ? 3 : 2;
+  return spec.element == Element::f32 ? halves - 1 : halves;
+}
 
 // Blocks (any number of them share a range's tiles, KV head, sequence).
 template <EncodeSpec kSpec>
-__global__ void __launch_bounds__(kEncodeThreads, kEncodeHalvesResidency<kSpec>)
+__global__ void __launch_bounds__(kEncodeThreads, encode_halves_residency(kSpec))
     encode_halves(const __grid_constant__ EncodeParams p) {
   constexpr KeySpec kKey = kSpec.key;
   constexpr int d = kKey.head_dim, kBits = kKey.table_bits;

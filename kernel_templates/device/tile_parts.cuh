@@ -8,9 +8,8 @@
 // A warp's pass takes 8 of the 64 tokens, such that the two that a lane holds and the two coordinates that
 // differ in bit 0 make up a unit: the codes of pairs 2 u and 2 u + 1, 16 bits at 4 bits a code.
 //
-//   pass 2 s + q, column n = 2 c + e     keys:   token 16 s + 4 c + 2 e + q     units 2 s, 2 s + 1 of its
-//   pair q
-//                                        values: token 16 s + 4 c + 2 q + e     unit 2 s + q
+//   pass 2 s + q, column n = 2 c + e   keys     token 16 s + 4 c + 2 e + q   units 2 s, 2 s + 1, row 2 c + q
+//                                      values   token 16 s + 4 c + 2 q + e   unit 2 s + q, column c
 //
 // Units go to the tile's lanes through a plane in shared memory, word by word: [block][word][lane]. 3 bits
 // take up 4 words there, the six bits of a pair in a byte of their own, and become 3 on the way out.
