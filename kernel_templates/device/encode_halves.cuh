@@ -20,9 +20,10 @@ struct EncodeHalvesShared {
   static constexpr int kBits = kSpec.key.table_bits;
   static constexpr bool kSums = kSpec.key.scale == ScaleRule::nc;
   alignas(16) u32 planes[2][plane_bytes(kSpec.key.head_dim, kBits) / 4];
+  alignas(16) u32 scales[2][kTileTokens / 2];  // halves, in the tile's order
+  typename TensorHadamard<kSpec.key.head_dim>::Flips flips;
   typename Quantiser<kBits>::Storage table;
   float square_sums[kSums ? 1 << 2 * kBits : 1][kLanes];
-  u16 scales[2][kTileTokens];
 };
 
 // 8 coordinates as they lie in memory, and as halves.
@@ -54,14 +55,14 @@ TQ_DEVICE float column_sum(const float (&sums)[2], bool odd) {
 }
 
 // Blocks that a multiprocessor should hold, by the registers that a vector's share takes.
-template <EncodeSpec kSpec>
-inline constexpr int kEncodeHalvesResidency = kSpec.key.head_dim == 64    ? 3
-                                              : kSpec.key.head_dim == 128 ? 2
-                                                                          : 1;
+TQ_SHARED int encode_halves_residency(const EncodeSpec& spec) {
+  const int halves = spec.key.head_dim <= 64 ? 4 : spec.key.head_dim <= 128 ? 3 : 2;
+  return spec.element == Element::f32 ? halves - 1 : halves;
+}
 
 // Blocks (any number of them share a range's tiles, KV head, sequence).
 template <EncodeSpec kSpec>
-__global__ void __launch_bounds__(kEncodeThreads, kEncodeHalvesResidency<kSpec>)
+__global__ void __launch_bounds__(kEncodeThreads, encode_halves_residency(kSpec))
     encode_halves(const __grid_constant__ EncodeParams p) {
   constexpr KeySpec kKey = kSpec.key;
   constexpr int d = kKey.head_dim, kBits = kKey.table_bits;
@@ -78,18 +79,17 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeHalvesResidency<kSpec>)
   if (range.count == 0 || begin > last) return;
 
   const int lane = threadIdx.x % kLanes, pass = warp_index(), r = lane / 4, c = lane % 4;
-  const i64 base = sequence * p.x.sequence_stride + head * p.x.head_stride + loaded_coordinate(c, 0, 0, 0);
+  const u8* x_lane =
+      static_cast<const u8*>(p.x.data) +
+      (sequence * p.x.sequence_stride + head * p.x.head_stride + loaded_coordinate(c, 0, 0, 0)) *
+          element_bytes(kSpec.element);
   Loaded<kSpec.element> loaded[Rotation::kLoads];
   const auto load = [&](int tile) {
+    // Tokens outside the range are not written: any will do in their place.
     const int i = tile * kTileTokens + pass_token(kSpec.side, pass, r) - range.first;
-    if (i >= 0 && i < range.count) {
-      const i64 at = base + source_slot(range, i) * p.x.token_stride;
+    const i64 at = source_slot(range, min(max(i, 0), range.count - 1)) * p.x.token_stride;
 #pragma unroll
-      for (int k = 0; k < Rotation::kLoads; ++k) loaded[k].load(p.x.data, at + loaded_coordinate(0, k, 0, 0));
-    } else {
-#pragma unroll
-      for (int k = 0; k < Rotation::kLoads; ++k) loaded[k] = {};
-    }
+    for (int k = 0; k < Rotation::kLoads; ++k) loaded[k].load(x_lane, at + loaded_coordinate(0, k, 0, 0));
   };
 
   load(begin);
@@ -97,7 +97,8 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeHalvesResidency<kSpec>)
   Quantiser<kBits>::fill(shared.table, from);
   const Quantiser<kBits> quantiser(shared.table, from);
   if constexpr (Shared::kSums) SquareSums<kBits>::fill(shared.square_sums, from);
-  const Rotation rotation(p.rotation.signs);
+  Rotation::fill(shared.flips, p.rotation.signs);
+  const Rotation rotation;
   const float root = 1.0f / sqrtf(static_cast<float>(d));
   __syncthreads();
 
@@ -106,17 +107,23 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeHalvesResidency<kSpec>)
   for (int tile = begin; tile <= last; tile += step, turn ^= 1) {
     typename Rotation::Words x;
 #pragma unroll
-    for (int i = 0; i < Rotation::kWords; ++i) rotation.put(i / 4, i % 4, loaded[i / 4].word(i % 4), x);
+    for (int k = 0; k < Rotation::kLoads; ++k) {
+      const Vector4 flips = shared.flips[k][c];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) x[word_place(k, i)] = loaded[k].word(i) ^ flips.x[i];
+    }
     float square[2];
     Rotation::squares(x, square);
     typename Rotation::Result y;
     rotation.transform(x, y);
     if (tile + step <= last) load(tile + step);
+    u8* out = tile_at(p.tiles, sequence, head, tile);  // early: a block table is in memory, too
 
     float unit[2], to_grid[2];
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      unit[e] = square[e] == 0 ? 0.0f : rsqrt_approx(square[e]) * root;
+      // Squares of halves are 0 or 2^-48 at least: all coordinates of a zero vector stay 0.
+      unit[e] = rsqrt_approx(fmaxf(square[e], 1e-30f)) * root;
       to_grid[e] = unit[e] * quantiser.grid_scale;
     }
     u32* plane = shared.planes[turn];
@@ -157,30 +164,25 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeHalvesResidency<kSpec>)
     if constexpr (kSpec.key.scale == ScaleRule::nc) gain *= rsqrt_approx(column_sum(cc, odd));
     if constexpr (kSpec.key.scale == ScaleRule::ls)
       gain *= (odd ? unit[1] : unit[0]) * (column_sum(yc, odd) / column_sum(cc, odd));
-    if (r < 2) shared.scales[turn][pass_token(kSpec.side, pass, 2 * c + r)] = float_to_half_saturate(gain);
+    if (r < 2) {
+      const int token = pass_token(kSpec.side, pass, 2 * c + r);
+      reinterpret_cast<u16*>(shared.scales[turn])[scale_place(token)] = float_to_half_saturate(gain);
+    }
     __syncthreads();
 
     const int first = max(range.first - tile * kTileTokens, 0);
     const int end = min(range.first + range.count - tile * kTileTokens, kTileTokens);
-    u8* out = tile_at(p.tiles, sequence, head, tile);
-    for (int vector = pass; vector < Parts::kVectors; vector += kEncodeThreads / kLanes) {
-      Vector4 words = Parts::words(plane, vector, lane);
-      Vector4& to = reinterpret_cast<Vector4*>(out)[vector * kLanes + lane];
-      if (first > 0 || end < kTileTokens) {
-        const Vector4 live =
-            Parts::mask(vector, lane, [&](int token) { return token >= first && token < end; });
-#pragma unroll
-        for (int k = 0; k < 4; ++k) words.x[k] &= live.x[k];
-        if (first > 0) {  // earlier tokens stay as they are
-          const Vector4 keep = Parts::mask(vector, lane, [&](int token) { return token < first; });
-#pragma unroll
-          for (int k = 0; k < 4; ++k) words.x[k] |= to.x[k] & keep.x[k];
-        }
-      }
-      to = words;
+    if (first == 0 && end == kTileTokens) {
+      Parts::write(plane, out);
+      if (pass == 7) reinterpret_cast<u32*>(out + tile_scales_offset(kKey))[lane] = shared.scales[turn][lane];
+    } else {
+      Parts::write_part(plane, out, first, end);
+      const u16* scales = reinterpret_cast<const u16*>(shared.scales[turn]);
+      u16* to = reinterpret_cast<u16*>(out + tile_scales_offset(kKey));
+      const int token = threadIdx.x;
+      if (token >= first && token < kTileTokens)
+        to[scale_place(token)] = token < end ? scales[scale_place(token)] : 0;
     }
-    write_scalars(shared.scales[turn], reinterpret_cast<u16*>(out + tile_scales_offset(kKey)), first, end,
-                  scale_place);
   }
 }
 

@@ -91,15 +91,15 @@ TQ_DEVICE u32 count_greater(u32 count, float a, float b) {
   return count;
 }
 
-// To two units in the last place.
+// To two units in the last place; subnormal numbers count as 0.
 TQ_DEVICE float sqrt_approx(float x) {
   float y;
-  asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 TQ_DEVICE float rsqrt_approx(float x) {
   float y;
-  asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 TQ_DEVICE float exp2_approx(float x) {

@@ -5,18 +5,18 @@
 // H D x on the tensor cores: 8 binary16 vectors x of d = 64, 128 or 256 coordinates, random signs D,
 // Sylvester's H in its natural order (core/hadamard.h). Products with +-1 are exact and sums are float32.
 //
-// H_d is a Kronecker product over the bits of a coordinate, so each bit can be transformed where it lies. A
-// lane l = 4 r + c loads 16 bytes at a time, coordinates that neighbours continue, and gets rows of the
-// product:
+// H_d is a Kronecker product over the bits of a coordinate, so each bit can be transformed where it lies.
+// Lane l = 4 r + c loads 16 bytes of vector r at a time, lanes of neighbouring c neighbouring ones, and gets
+// rows r and r + 8 of products, for vectors 2 c and 2 c + 1:
 //
-//   bit of the coordinate                          7  6  5   4   3   2    1    0
-//   loaded by the lane (r, c), from vector r     | load    |  c    | word     | half |
-//   of the result in lane (r, c), vectors 2c, +1 | product |   r          | p | row  |
+//   bit of the coordinate      7  6  5    4    3    2       1       0
+//   as loaded                | load    |  c      |   word        | half |
+//   in the result            | product |  r             | product| high |
 //
-// Bits 0, 2, 3, 4 are those of the 16 x 16 matrix A of a product A B (row r + 8 row; column half + 2 c +
-// 8 of a B of the words 0 and 2, or 1 and 3, of a load); bit 1 and the load's number the product. Two bits of
-// a product's number are transformed by adding four products, +-A each, on the tensor cores, the others by
-// butterflies inside the lane. No value crosses lanes.
+// Bits 0, 2, 3, 4 are those of the 16 x 16 matrix A of a product A B: they make up rows r + 8 high and
+// columns half + 2 c + 8 operand, the two operands of B being words 0 and 2 of a load, or 1 and 3. The others
+// number the products. Two of them are transformed by adding four products, +-A each, on the tensor cores,
+// the rest by butterflies inside the lane: nothing is shuffled.
 namespace tq::gpu {
 
 TQ_SHARED bool odd_parity(int bits) {
@@ -51,30 +51,25 @@ struct TensorHadamard {
   static constexpr int kLoads = d / 32, kWords = 4 * kLoads, kProducts = d / 16;
   using Words = u32[kWords];           // by word_place()
   using Result = float[kProducts][4];  // (r, 2c), (r, 2c + 1), then the same of r + 8
+  using Flips = Vector4[kLoads][4];    // sign bits of D, for a load of the lanes of c
 
   u32 matrix[4], negative[4];
-  Words flips;  // sign bits of D
 
-  TQ_DEVICE explicit TensorHadamard(const float* signs) {
-    const int lane = threadIdx.x % kLanes;
+  TQ_DEVICE TensorHadamard() {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      matrix[i] = hadamard_operand(lane, i);
+      matrix[i] = hadamard_operand(threadIdx.x % kLanes, i);
       hold(matrix[i]);
       negative[i] = matrix[i] ^ 0x80008000u;
       hold(negative[i]);
     }
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) {
-      const int at = loaded_coordinate(lane % 4, i / 4, i % 4, 0);
-      flips[word_place(i / 4, i % 4)] =
-          (signs[at] < 0 ? 0x8000u : 0u) | (signs[at + 1] < 0 ? 0x80000000u : 0u);
-    }
   }
 
-  // Word `word` of a load into its place, its signs changed.
-  TQ_DEVICE void put(int load, int word, u32 halves, Words& x) const {
-    x[word_place(load, word)] = halves ^ flips[word_place(load, word)];
+  // All threads of the block; the caller synchronises.
+  TQ_DEVICE static void fill(Flips& flips, const float* signs) {
+    for (int i = threadIdx.x; i < d / 2; i += blockDim.x)
+      flips[i / 16][i / 4 % 4].x[i % 4] =
+          (signs[2 * i] < 0 ? 0x8000u : 0u) | (signs[2 * i + 1] < 0 ? 0x80000000u : 0u);
   }
 
   // H x.

@@ -8,9 +8,8 @@
 // A warp's pass takes 8 of the 64 tokens, such that the two that a lane holds and the two coordinates that
 // differ in bit 0 make up a unit: the codes of pairs 2 u and 2 u + 1, 16 bits at 4 bits a code.
 //
-//   pass 2 s + q, column n = 2 c + e     keys:   token 16 s + 4 c + 2 e + q     units 2 s, 2 s + 1 of its
-//   pair q
-//                                        values: token 16 s + 4 c + 2 q + e     unit 2 s + q
+//   pass 2 s + q, column n = 2 c + e   keys     token 16 s + 4 c + 2 e + q   units 2 s, 2 s + 1, row 2 c + q
+//                                      values   token 16 s + 4 c + 2 q + e   unit 2 s + q, column c
 //
 // Units go to the tile's lanes through a plane in shared memory, word by word: [block][word][lane]. 3 bits
 // take up 4 words there, the six bits of a pair in a byte of their own, and become 3 on the way out.
@@ -51,49 +50,62 @@ struct TileParts {
     }
   }
 
-  // Sixteen bytes of a lane's words.
-  TQ_DEVICE static Vector4 words(const u32* plane, int vector, int lane) {
-    if constexpr (kBits == 3) {
-      // Three vectors hold four blocks.
-      const u32* blocks = plane + vector / 3 * (16 * kLanes) + lane;
-      const int third = vector % 3;
-      return third == 0 ? joined<0>(blocks) : third == 1 ? joined<1>(blocks) : joined<2>(blocks);
-    } else {
-      const u32* from = plane + 4 * vector * kLanes + lane;
-      return {from[0], from[kLanes], from[2 * kLanes], from[3 * kLanes]};
+  // A whole tile's words. All threads of the block.
+  TQ_DEVICE static void write(const u32* plane, u8* tile) {
+    for (int vector = threadIdx.x / kLanes; vector < kVectors; vector += blockDim.x / kLanes) {
+      const int lane = threadIdx.x % kLanes;
+      reinterpret_cast<Vector4*>(tile)[vector * kLanes + lane] = words(plane + lane, vector);
     }
   }
 
-  // Bits of a lane's words whose tokens satisfy the predicate.
-  template <typename Predicate>
-  TQ_DEVICE static Vector4 mask(int vector, int lane, const Predicate& holds) {
-    u32 units[8], words[kBits];
+  // Those of tokens first .. end - 1: earlier ones stay as they are, later ones become 0. All threads of the
+  // block.
+  TQ_DEVICE static void write_part(const u32* plane, u8* tile, int first, int end) {
+    for (int task = threadIdx.x; task < d / kBlockCoordinates * kLanes; task += blockDim.x) {
+      const int block = task / kLanes, lane = task % kLanes;
+      const u32* from = plane + block * kPlaneWords * kLanes + lane;
+      const auto mask = [&](u32(&words)[kBits], const auto& holds) {
+        u32 units[8];
 #pragma unroll
-    for (int u = 0; u < 8; ++u) units[u] = unit_mask<kSide>(lane, u, holds);
-    join_units<kBits>(units, words);
-    Vector4 v;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      v.x[k] = 0;
+        for (int u = 0; u < 8; ++u) units[u] = unit_mask<kSide>(lane, u, holds);
+        join_units<kBits>(units, words);
+      };
+      u32 keep[kBits], live[kBits];
+      mask(keep, [&](int token) { return token < first; });
+      mask(live, [&](int token) { return token >= first && token < end; });
 #pragma unroll
       for (int w = 0; w < kBits; ++w) {
-        if ((4 * vector + k) % kBits == w) v.x[k] = words[w];
+        u32& to = reinterpret_cast<u32*>(tile)[word_index(lane_words(d, kBits), lane, block * kBits + w)];
+        u32 word = kBits == 3 ? joined(from, w) : from[w * kLanes];
+        word &= live[w];
+        if (first > 0) word |= to & keep[w];
+        to = word;
       }
     }
-    return v;
   }
 
  private:
-  // A third of the words of four blocks of 3 bits.
+  // Word w of a block of 3 bits.
+  TQ_DEVICE static u32 joined(const u32* block, int w) {
+    return block[w * kLanes] | (block[3 * kLanes] << (6 - 2 * w) & 0xc0c0c0c0u);
+  }
+  // Sixteen bytes of a lane's words, those of 3 bits a third of the twelve words of four blocks.
+  TQ_DEVICE static Vector4 words(const u32* plane, int vector) {
+    if constexpr (kBits == 3) {
+      const u32* blocks = plane + vector / 3 * (16 * kLanes);
+      const int third = vector % 3;
+      return third == 0 ? third_of<0>(blocks) : third == 1 ? third_of<1>(blocks) : third_of<2>(blocks);
+    } else {
+      const u32* from = plane + 4 * vector * kLanes;
+      return {from[0], from[kLanes], from[2 * kLanes], from[3 * kLanes]};
+    }
+  }
   template <int kThird>
-  TQ_DEVICE static Vector4 joined(const u32* blocks) {
+  TQ_DEVICE static Vector4 third_of(const u32* blocks) {
     Vector4 v;
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const int block = (4 * kThird + k) / 3, w = (4 * kThird + k) % 3;
-      v.x[k] =
-          blocks[(4 * block + w) * kLanes] | (blocks[(4 * block + 3) * kLanes] << (6 - 2 * w) & 0xc0c0c0c0u);
-    }
+    for (int k = 0; k < 4; ++k)
+      v.x[k] = joined(blocks + (4 * kThird + k) / 3 * (4 * kLanes), (4 * kThird + k) % 3);
     return v;
   }
   TQ_DEVICE static u32 unit(const u32 (&codes)[4]) {

@@ -44,7 +44,7 @@ TQ_SHARED int plane_bytes(int head_dim, int bits) {
 TQ_SHARED int encode_halves_shared_bytes(const EncodeSpec& spec) {
   const int bits = spec.key.table_bits, sums = spec.key.scale == ScaleRule::nc ? 1 << 2 * bits : 1;
   return 2 * plane_bytes(spec.key.head_dim, bits) + quantiser_bytes(bits) + sums * kLanes * 4 +
-         2 * kScalarPlaneBytes;
+         2 * kScalarPlaneBytes + spec.key.head_dim * 2;
 }
 
 TQ_SHARED int group_shared_bytes(const GroupSpec& group) {

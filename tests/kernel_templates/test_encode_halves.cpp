@@ -77,9 +77,10 @@ struct Encoder {
     run_grid(encode_halves<kSpec>, {blocks, 1, 1}, kEncodeThreads, p);
   }
 
-  // Rows of the tiles that differ from core's by more than a code within 1e-6 of a boundary or a unit in the
-  // last place of a scale.
-  std::size_t wrong_rows(Side side, const std::vector<Vector4>& tiles, const std::vector<float>& x) const {
+  // Rows of the tiles, from token `first` on, that differ from core's by more than a code within 1e-6 of a
+  // boundary or a unit in the last place of a scale.
+  std::size_t wrong_rows(Side side, const std::vector<Vector4>& tiles, const std::vector<float>& x,
+                         std::size_t first = 0) const {
     const std::size_t d = static_cast<std::size_t>(key.head_dim), rows = x.size() / d;
     const std::size_t code_bytes = tq::packed_bytes(d, key.table_bits);
     tq::EncodedKeys should;
@@ -89,13 +90,14 @@ struct Encoder {
     std::vector<u16> scales(64);
     std::size_t wrong = 0;
     for (std::size_t row = 0; row < rows; ++row) {
-      if (row % 64 == 0) {
-        tile_to_keys(
-            key, side, *codec,
-            reinterpret_cast<const u8*>(tiles.data()) + row / 64 * static_cast<std::size_t>(tile_bytes(key)),
-            64, {codes.data(), scales.data(), nullptr, nullptr});
+      const std::size_t token = first + row;
+      if (row == 0 || token % 64 == 0) {
+        tile_to_keys(key, side, *codec,
+                     reinterpret_cast<const u8*>(tiles.data()) +
+                         token / 64 * static_cast<std::size_t>(tile_bytes(key)),
+                     64, {codes.data(), scales.data(), nullptr, nullptr});
       }
-      tq::unpack_codes(codes.data() + row % 64 * code_bytes, d, key.table_bits, a.data());
+      tq::unpack_codes(codes.data() + token % 64 * code_bytes, d, key.table_bits, a.data());
       tq::unpack_codes(should.codes.data() + row * code_bytes, d, key.table_bits, b.data());
       bool good = true;
       if (a != b) {
@@ -106,7 +108,7 @@ struct Encoder {
                  (a[j] == b[j] || tq::reference::distance_to_boundary(codec->tables().codebook, y[j]) < 1e-6);
         }
       } else {
-        good = std::abs(static_cast<int>(scales[row % 64]) - static_cast<int>(should.scales[row])) <= 1;
+        good = std::abs(static_cast<int>(scales[token % 64]) - static_cast<int>(should.scales[row])) <= 1;
       }
       wrong += good ? 0 : 1;
     }
@@ -161,4 +163,99 @@ TEST_CASE("tiles from binary16 hold core's codes, however the tokens come") {
   check<EncodeSpec{mse(128, 4, ScaleRule::norm), Side::values, Layout::tiles, Element::f32}>(random);
   check<EncodeSpec{mse(256, 3, ScaleRule::nc), Side::values, Layout::tiles, Element::f16}>(random);
   check<EncodeSpec{mse(256, 4, ScaleRule::ls), Side::keys, Layout::tiles, Element::f16}>(random);
+}
+
+TEST_CASE("a ring's tokens, and each sequence's own range in pages") {
+  Random random = test_random(312);
+  constexpr EncodeSpec kSpec{mse(64, 3, ScaleRule::nc), Side::values, Layout::tiles, Element::f16};
+  const Encoder encoder(kSpec.key);
+  constexpr int d = 64, kSlots = 100;
+  const std::vector<float> x =
+      as_halves(normal_values(random, static_cast<std::size_t>(2 * kSlots * d)), Element::f16);
+  const Input input(x, d, Element::f16);
+  const auto row = [&](int sequence, int slot) {
+    const auto begin = x.begin() + (sequence * kSlots + slot) * d;
+    return std::vector<float>(begin, begin + d);
+  };
+  // 70 tokens from slot 60 on, whose slots go on at 10; 30 tokens at the end of a tile; nothing.
+  const TokenRange ranges[] = {{0, 70, 60, 90, 10}, {34, 30, 5, 0, 0}, {0, 0, 0, 0, 0}};
+  const int pages[] = {3, 1, 2, 0, 4, 5};
+  std::vector<Vector4> tiles = encoder.poisoned(6 * 64);
+  EncodeParams p{};
+  p.x = {const_cast<Vector4*>(input.bytes.data()), kSlots * input.stride, 0, input.stride};
+  p.ranges = ranges;
+  p.tables = &encoder.table;
+  p.heads = 1;
+  p.rotation = {encoder.codec->rotation().signs().data(), nullptr, nullptr};
+  p.tiles = {reinterpret_cast<u8*>(tiles.data()), tile_bytes(kSpec.key), 0, 0, pages, 2};
+  run_grid(encode_halves<kSpec>, {1, 1, 3}, kEncodeThreads, p);
+
+  const std::size_t tile_size = static_cast<std::size_t>(tile_bytes(kSpec.key)) / 16;
+  const auto tile = [&](int page) {
+    const auto begin = tiles.begin() + static_cast<std::ptrdiff_t>(page * static_cast<int>(tile_size));
+    return std::vector<Vector4>(begin, begin + static_cast<std::ptrdiff_t>(tile_size));
+  };
+  std::vector<float> first, second;
+  for (int i = 0; i < 70; ++i) {
+    const std::vector<float> token = row(0, 60 + i < 100 ? 60 + i : 60 + i - 90);
+    first.insert(first.end(), token.begin(), token.end());
+  }
+  std::vector<Vector4> both = tile(3);
+  const std::vector<Vector4> rest = tile(1);
+  both.insert(both.end(), rest.begin(), rest.end());
+  CHECK(encoder.wrong_rows(Side::values, both, first) == 0);
+  for (int i = 0; i < 30; ++i) {
+    const std::vector<float> token = row(1, 5 + i);
+    second.insert(second.end(), token.begin(), token.end());
+  }
+  CHECK(encoder.wrong_rows(Side::values, tile(2), second, 34) == 0);
+  for (const int untouched : {0, 4, 5}) CHECK(same(tile(untouched), encoder.poisoned(64)));
+}
+
+TEST_CASE("hard vectors of binary16 among others") {
+  Random random = test_random(313);
+  constexpr EncodeSpec kSpec{mse(128, 4, ScaleRule::nc), Side::keys, Layout::tiles, Element::f16};
+  const Encoder encoder(kSpec.key);
+  constexpr std::size_t d = 128, kRows = 64;
+  std::vector<float> x = normal_values(random, kRows * d);
+  const auto change = [&](std::size_t row, const auto& f) {
+    for (std::size_t j = 0; j < d; ++j) x[row * d + j] = f(j, x[row * d + j]);
+  };
+  change(3, [](std::size_t, float) { return 0.0f; });
+  change(10, [](std::size_t j, float v) { return j == 77 ? 60000.0f : 1e-4f * v; });
+  change(20, [](std::size_t, float v) { return 1e-6f * v; });              // subnormal
+  change(21, [](std::size_t j, float) { return j == 5 ? 6e-8f : 0.0f; });  // the smallest
+  change(30, [](std::size_t, float v) { return v > 0 ? 65504.0f : -65504.0f; });
+  change(31, [](std::size_t j, float v) { return j % 2 == 0 ? 30000.0f : 1e-3f * v; });
+  x = as_halves(x, Element::f16);
+  std::vector<float> broken = x;
+  broken[40 * d + 9] = std::numeric_limits<float>::infinity();
+  broken[41 * d] = std::numeric_limits<float>::quiet_NaN();
+  broken[42 * d + 1] = -std::numeric_limits<float>::infinity();
+  std::vector<Vector4> tiles = encoder.poisoned(kRows), others = tiles;
+  encoder.encode<kSpec>(Input(x, d, Element::f16), {0, kRows, 0, 0, 0}, tiles, 1);
+  CHECK(encoder.wrong_rows(Side::keys, tiles, x) == 0);
+  encoder.encode<kSpec>(Input(broken, d, Element::f16), {0, kRows, 0, 0, 0}, others, 1);
+  CHECK(encoder.wrong_rows(Side::keys, others, x) == 3);
+}
+
+TEST_CASE("a table whose boundaries crowd in a cell of the grid") {
+  Random random = test_random(314);
+  constexpr EncodeSpec kSpec{mse(64, 3, ScaleRule::ls), Side::keys, Layout::tiles, Element::f16};
+  tq::KeyTables tables;
+  tables.codebook.bits = 3;
+  tables.codebook.boundaries = {-1, -0.5, -0.01, -0.009, 0, 0.001, 0.002, 0.4, 1};
+  for (std::size_t i = 0; i < 8; ++i)
+    tables.codebook.centroids.push_back((tables.codebook.boundaries[i] + tables.codebook.boundaries[i + 1]) /
+                                        2);
+  Encoder encoder(kSpec.key);
+  encoder.codec = std::make_shared<const KeyCodec>(
+      tq::test::config_of(kSpec.key), std::make_shared<const tq::Rotation>(encoder.codec->rotation()),
+      nullptr, tables);
+  encoder.table = quantiser_table(tables.codebook);
+  REQUIRE(encoder.table.steps > 1);
+  const std::vector<float> x = as_halves(normal_values(random, 64 * 64), Element::f16);
+  std::vector<Vector4> tiles = encoder.poisoned(64);
+  encoder.encode<kSpec>(Input(x, 64, Element::f16), {0, 64, 0, 0, 0}, tiles, 1);
+  CHECK(encoder.wrong_rows(Side::keys, tiles, x) == 0);
 }
