@@ -10,9 +10,9 @@
 #include "experiments/bench/run.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
+#include "experiments/first_gpu.h"
 #include "experiments/nearest_name.h"
 #include "experiments/version.h"
-#include "jit/cubin_cache.h"
 #include "jit/nvrtc_api.h"
 
 namespace tq {
@@ -99,7 +99,7 @@ ExitCode run_bench(const Arguments& arguments) {
   if (!line.parse(arguments)) return ExitCode::done;
   const std::vector<const Family*> chosen = chosen_families(line);
   const std::string date = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-  GpuContext gpu({.ordinal = 0, .cache_folder = default_cache_folder(), .sources_folder = {}});
+  FirstGpu gpu;
   bench::Run run(gpu, seed_of(line));
   fmt::print(
       "{}, {} multiprocessors, NVRTC {}, revision {}, seed {}\nread probe {:.2f} TB/s, empty launch {:.2f} "

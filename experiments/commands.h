@@ -27,6 +27,7 @@ ExitCode run_report(const Arguments& arguments);
 ExitCode run_schedule(const Arguments& arguments);
 ExitCode run_sensitivity(const Arguments& arguments);
 ExitCode run_sweep(const Arguments& arguments);
+ExitCode run_tune(const Arguments& arguments);
 
 struct Command {
   const char* name;

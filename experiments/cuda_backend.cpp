@@ -9,7 +9,7 @@
 #include "core/key_codec.h"
 #include "core/packing.h"
 #include "core/value_codec.h"
-#include "jit/cubin_cache.h"
+#include "experiments/first_gpu.h"
 #include "jit/memory.h"
 #include "kernel_templates/gpu_codec.h"
 #include "kernel_templates/shapes.h"
@@ -19,9 +19,9 @@ namespace {
 
 using gpu::Element;
 
-GpuContext open_gpu() {
+FirstGpu open_gpu() {
   try {
-    return GpuContext({.ordinal = 0, .cache_folder = default_cache_folder(), .sources_folder = {}});
+    return FirstGpu();
   } catch (const SystemError& error) {
     throw SystemError("backend cuda: {}", error.what());
   }
@@ -162,7 +162,7 @@ class CudaBackend : public CacheBackend {
 }  // namespace
 
 GpuContext& default_gpu() {
-  static GpuContext context = open_gpu();
+  static FirstGpu context = open_gpu();
   return context;
 }
 

@@ -5,8 +5,8 @@
 
 namespace tq {
 
-// The machine's first GPU, its compiled kernels in default_cache_folder(). Opened by the first call, so that
-// what does without a GPU never looks for one. Throws SystemError where there is none.
+// The FirstGpu. Opened by the first call, so that what does without a GPU never looks for one. Throws
+// SystemError where there is none.
 GpuContext& default_gpu();
 
 // The codecs on that GPU: codes and reconstructions are the host's within float32 rounding. So are scores:

@@ -35,6 +35,7 @@ const std::vector<Command>& commands() {
       {"import", "turn an export back into an artefact", run_import},
       {"lint", "check tables against the optimum of their (d, b)", run_lint},
       {"jit", "compile the GPU kernels, look at them, look after their cache", run_jit},
+      {"tune", "find the fastest blocks of the attention and score kernels on this GPU", run_tune},
       {"bench", "time the GPU kernels, each result checked first", run_bench},
       {"codebook", "print the data-free Lloyd-Max table of a (d, b)", run_codebook},
   };

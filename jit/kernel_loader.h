@@ -28,7 +28,8 @@ class KernelLoader {
   const Kernel& get(const KernelSource& source);
 
   const Device& device() const { return device_; }
-  // What kernels are compiled for.
+  // What kernels are compiled from, and for.
+  const SourceTree& sources() const { return images_.tree(); }
   const Architecture& architecture() const { return architecture_; }
 
   struct Stats {

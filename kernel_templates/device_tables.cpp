@@ -41,6 +41,19 @@ KeySpec key_spec(const KeyCodec& codec) {
   return spec;
 }
 
+ValueSpec value_spec(const ValueCodec& codec) {
+  const ValueConfig& config = codec.config();
+  require_kernels(config, codec.head_dim());
+  ValueSpec spec{};
+  spec.rotated = config.mode == ValueMode::rotated;
+  if (spec.rotated) {
+    spec.table = key_spec(*codec.rotated());
+  } else {
+    spec.group = {codec.head_dim(), config.bits, config.group_size};
+  }
+  return spec;
+}
+
 DeviceKeyTables::DeviceKeyTables(const Device& device,
                                  const std::vector<std::shared_ptr<const KeyCodec>>& heads)
     : DeviceKeyTables(device, pointers(heads)) {}

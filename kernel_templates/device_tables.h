@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/key_codec.h"
+#include "core/value_codec.h"
 #include "jit/memory.h"
 #include "shared/params.h"
 
@@ -12,6 +13,7 @@ namespace tq::gpu {
 
 // The specialisation that a codec asks for. Throws UsageError where there are no kernels for it.
 KeySpec key_spec(const KeyCodec& codec);
+ValueSpec value_spec(const ValueCodec& codec);
 
 class DeviceKeyTables {
  public:

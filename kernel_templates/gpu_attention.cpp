@@ -38,7 +38,7 @@ AttendSpec GpuAttention::spec_of(int group) const {
     spec.key = keys_->spec();
     spec.value = values_->spec();
   }
-  return with_block(spec, static_cast<int>(gpu_.device().info().shared_bytes_per_block));
+  return spec;
 }
 
 void GpuAttention::attend(const Call& call, StreamRef stream) {
@@ -46,22 +46,28 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
     throw UsageError("attend: {} query heads a KV head; the kernels take 1 to {}", call.group, kMaxGroup);
   }
   if (call.sequences == 0) return;
-  const AttendSpec spec = spec_of(call.group);
-  const Kernel& kernel = gpu_.kernels().get(attend_kernel(spec));
-  const unsigned threads = static_cast<unsigned>(spec.warps * kLanes);
-  const unsigned shared = static_cast<unsigned>(attend_shared_bytes(spec));
+  AttendSpec spec = spec_of(call.group);
   const int row_heads = query_heads(spec.query_tiles);
   const i64 d = head_dim_, query_heads = static_cast<i64>(call.group) * call.kv_heads;
 
   AttendParams p{};
   p.group_parts = (call.group + row_heads - 1) / row_heads;
   const i64 rows = static_cast<i64>(call.kv_heads) * p.group_parts * call.sequences;
-  const i64 tiles = rows * std::max(1, tiles_of(call.most_quantised) + tiles_of(call.most_exact));
+  const i64 row_tiles = std::max(1, tiles_of(call.most_quantised) + tiles_of(call.most_exact));
+  const i64 tiles = rows * row_tiles;
+  const BlockChoice choice = gpu_.tuning().choose(
+      spec, {rows, row_tiles}, static_cast<int>(gpu_.device().info().shared_bytes_per_block));
+  spec.warps = choice.warps;
+  spec.stages = choice.stages;
+  const Kernel& kernel = gpu_.kernels().get(attend_kernel(spec));
+  const unsigned threads = static_cast<unsigned>(spec.warps * kLanes);
+  const unsigned shared = static_cast<unsigned>(attend_shared_bytes(spec));
   const i64 slots = static_cast<i64>(gpu_.device().info().multiprocessors) *
                     std::max(1, kernel.max_active_blocks(threads, shared));
   // A block has some tiles at least, to pay for its tables and its part of the sums. A row has a slot a
   // block, and one more in the block where its tokens change from binary16 to tiles.
-  const i64 most = std::min<i64>(whole_rows(rows, slots), kCombineSlots - 1);
+  const i64 most =
+      std::min<i64>(choice.blocks > 0 ? choice.blocks : whole_rows(rows, slots), kCombineSlots - 1);
   const i64 grid = std::clamp<i64>(tiles / std::max(1, spec.warps / 4), 1, most);
 
   const std::size_t partials = static_cast<std::size_t>((grid + 2 * rows) * row_heads);

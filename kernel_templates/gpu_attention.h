@@ -32,6 +32,7 @@ class GpuAttention {
   void attend(const Call& call, StreamRef stream);
 
  private:
+  // Without its block.
   AttendSpec spec_of(int group) const;
 
   GpuContext& gpu_;

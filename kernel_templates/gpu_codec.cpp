@@ -162,8 +162,13 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
     throw UsageError("scores: {} query heads a KV head; the kernels take 1 to {}", group, kMaxGroup);
   }
   const int multiprocessors = gpu_.device().info().multiprocessors;
-  const ScoreSpec spec = with_block({tables_.spec(), group > 8 ? 2 : 1, part, 0, 0},
-                                    static_cast<int>(gpu_.device().info().shared_bytes_per_block));
+  ScoreSpec spec{tables_.spec(), group > 8 ? 2 : 1, part, 0, 0};
+  const int tiles = static_cast<int>(blocks(most_tokens, kTileTokens));
+  const BlockChoice choice =
+      gpu_.tuning().choose(spec, {static_cast<i64>(heads) * sequences, tiles},
+                           static_cast<int>(gpu_.device().info().shared_bytes_per_block));
+  spec.warps = choice.warps;
+  spec.stages = choice.stages;
   const i64 d = spec.key.head_dim, query_heads = static_cast<i64>(group) * heads;
   ScoreParams p{};
   p.queries = queries;
@@ -183,8 +188,9 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
   const Kernel& kernel = gpu_.kernels().get(scores_kernel(spec));
   const unsigned threads = static_cast<unsigned>(spec.warps * kLanes);
   const unsigned shared = static_cast<unsigned>(score_shared_bytes(spec));
-  const int slots = multiprocessors * std::max(1, kernel.max_active_blocks(threads, shared));
-  const int tiles = static_cast<int>(blocks(most_tokens, kTileTokens));
+  const int slots = choice.blocks > 0
+                        ? choice.blocks
+                        : multiprocessors * std::max(1, kernel.max_active_blocks(threads, shared));
   const int share =
       std::clamp(slots / std::max(1, heads * sequences), 1, std::max(1, tiles / (spec.warps / 4)));
   launch(kernel,
@@ -195,15 +201,8 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
 }
 
 GpuValueCodec::GpuValueCodec(GpuContext& gpu, const std::vector<const ValueCodec*>& heads) : gpu_(gpu) {
-  const ValueConfig& config = heads.front()->config();
-  require_kernels(config, heads.front()->head_dim());
-  spec_.rotated = config.mode == ValueMode::rotated;
-  if (spec_.rotated) {
-    rotated_.emplace(gpu, rotated_codecs(heads), Side::values);
-    spec_.table = rotated_->spec();
-  } else {
-    spec_.group = {heads.front()->head_dim(), config.bits, config.group_size};
-  }
+  spec_ = value_spec(*heads.front());
+  if (spec_.rotated) rotated_.emplace(gpu, rotated_codecs(heads), Side::values);
 }
 
 void GpuValueCodec::encode(const VectorView& x, Element element, int heads, const Ranges& ranges,

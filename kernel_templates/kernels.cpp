@@ -23,7 +23,7 @@ KeySpec without_scale_rule(KeySpec key) {
 }
 
 const char* side_name(Side side) { return side == Side::keys ? "keys" : "values"; }
-std::string block_name(int warps, int stages) { return fmt::format("warps{} stages{}", warps, stages); }
+std::string block_name(int warps, int stages) { return fmt::format(" warps{} stages{}", warps, stages); }
 const char* layout_name(Layout layout) { return layout == Layout::tiles ? "tiles" : "canonical"; }
 
 }  // namespace
@@ -81,22 +81,27 @@ KernelSource decode_groups_kernel(const GroupCodecSpec& spec) {
 KernelSource scores_kernel(const ScoreSpec& asked) {
   ScoreSpec spec = asked;
   spec.key = without_scale_rule(spec.key);
-  const char* part = spec.part == ScorePart::all ? "" : spec.part == ScorePart::table ? " table" : " signs";
-  return instantiate(fmt::format("scores {} heads{}{} {}", describe(spec.key), 8 * spec.query_tiles, part,
-                                 block_name(spec.warps, spec.stages)),
-                     "scores", spec);
+  return instantiate(blockless_label(spec) + block_name(spec.warps, spec.stages), "scores", spec);
 }
 KernelSource attend_kernel(const AttendSpec& asked) {
   AttendSpec spec = asked;
   spec.key = without_scale_rule(spec.key);
   if (!spec.value.rotated) spec.value.table = {};
-  const std::string codecs = spec.quantised ? fmt::format("{} / {}", describe(spec.key), describe(spec.value))
-                                            : fmt::format("d{} binary16", spec.head_dim);
-  return instantiate(
-      fmt::format("attend {} heads{} {}", codecs, 8 * spec.query_tiles, block_name(spec.warps, spec.stages)),
-      "attend", spec);
+  return instantiate(blockless_label(spec) + block_name(spec.warps, spec.stages), "attend", spec);
 }
 KernelSource append_kernel() { return {"append", include("append"), "tq::gpu::append", {}}; }
+
+std::string blockless_label(const ScoreSpec& spec) {
+  const char* part = spec.part == ScorePart::all ? "" : spec.part == ScorePart::table ? " table" : " signs";
+  return fmt::format("scores {} heads{}{}", describe(without_scale_rule(spec.key)), 8 * spec.query_tiles,
+                     part);
+}
+std::string blockless_label(const AttendSpec& spec) {
+  const std::string codecs =
+      spec.quantised ? fmt::format("{} / {}", describe(without_scale_rule(spec.key)), describe(spec.value))
+                     : fmt::format("d{} binary16", spec.head_dim);
+  return fmt::format("attend {} heads{}", codecs, 8 * spec.query_tiles);
+}
 
 int attend_query_tiles(int head_dim, int group) { return group > 8 && head_dim <= 128 ? 2 : 1; }
 

@@ -18,6 +18,10 @@ KernelSource scores_kernel(const ScoreSpec&);
 KernelSource attend_kernel(const AttendSpec&);
 KernelSource append_kernel();
 
+// The label without warps and stages: what kernels that differ only in their block have in common.
+std::string blockless_label(const ScoreSpec&);
+std::string blockless_label(const AttendSpec&);
+
 // Several Paley factors: a row in shared memory instead of registers (device/wht_mixed.cuh).
 bool wht_is_mixed(int order);
 

@@ -12,6 +12,7 @@ namespace tq::bench {
 struct CodecPair {
   KeyConfig key;
   ValueConfig value;
+  RotationKind rotation = RotationKind::rht;
 };
 
 // Of the same number of bits, scale rule nc: what this project recommends.
@@ -19,7 +20,7 @@ CodecPair mse_pair(int bits);
 // Sketched keys and group values of 3 bits, as the TurboQuant+ seed has them.
 CodecPair prod_pair();
 
-// "mse4-nc / rotated4-nc"
+// "mse4-nc / rotated4-nc", and ", qr" behind a dense rotation
 std::string describe(const CodecPair&);
 
 // A layer of such codecs with data-free tables, rotation and sketch drawn from `seed`.

@@ -44,7 +44,10 @@ void measure_first_use(Run& run) {
                      out(device, q.bytes());
   EmptyCache cache;
   const auto first_use = [&] {
-    GpuContext fresh({.ordinal = device.info().ordinal, .cache_folder = cache.path(), .sources_folder = {}});
+    GpuContext fresh({.ordinal = device.info().ordinal,
+                      .cache_folder = cache.path(),
+                      .tuning_file = {},
+                      .sources_folder = {}});
     // Compiles what encodes; attention has a kernel of its own.
     QuantisedTokens tokens(fresh, kShape, mse_pair(4), run.seed, source, run.timer.stream());
     gpu::GpuAttention::Call call;

@@ -6,6 +6,7 @@
 #include "experiments/c_api/last_error.h"
 #include "jit/cubin_cache.h"
 #include "jit/nvrtc_api.h"
+#include "kernel_templates/tuning_file.h"
 
 // Codecs over arrays in device memory.
 
@@ -101,8 +102,11 @@ int tq_gpu_open(int ordinal, const char* cache_folder, tq_gpu** gpu) {
     tq::GpuOptions options;
     options.ordinal = ordinal;
     options.cache_folder = cache_folder == nullptr ? tq::default_cache_folder() : cache_folder;
+    options.tuning_file = tq::tuning_file(options.cache_folder);
     auto made = std::make_unique<tq_gpu>();
     made->context = std::make_shared<tq::GpuContext>(options);
+    if (const std::string& problem = made->context->tuning_problem(); !problem.empty())
+      std::fprintf(stderr, "turboquant: %s\n", problem.c_str());
     *gpu = made.release();
   });
 }

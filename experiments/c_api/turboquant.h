@@ -129,8 +129,8 @@ typedef enum tq_element { TQ_FLOAT32 = 0, TQ_FLOAT16 = 1, TQ_BFLOAT16 = 2 } tq_e
  * bytes; may be null). */
 TQ_API int tq_gpu_available(char* reason, size_t size);
 
-/* cache_folder: of compiled kernels; null: the one of `tq`, "": none. Kernels are compiled when they are
- * first used: about a second each, once a machine. */
+/* cache_folder: of compiled kernels and of what `tq tune` found; null: the one of `tq`, "": none. Kernels are
+ * compiled when they are first used: about a second each, once a machine. */
 TQ_API int tq_gpu_open(int ordinal, const char* cache_folder, tq_gpu** gpu);
 TQ_API void tq_gpu_destroy(tq_gpu* gpu);
 
