@@ -6,6 +6,7 @@
 #include "core/hadamard.h"
 #include "kernel_templates/kernels.h"
 #include "kernel_templates/shapes.h"
+#include "shared/launch.h"
 
 namespace tq {
 
@@ -68,7 +69,9 @@ bool for_decoding(const KeySpec& key) { return key.prod || key.scale == gpu::Sca
 void add_codec(List& list, const KeySpec& key, Layout layout, Element element) {
   for (const Side side : {Side::keys, Side::values}) {
     if (side == Side::values && (key.prod || layout == Layout::canonical)) continue;
-    list.add(encode_kernel({key, side, layout, element}));
+    const EncodeSpec spec{key, side, layout, element};
+    if (encodes_halves(spec)) list.add(encode_halves_kernel(spec));
+    if (!encodes_halves(spec) || element != Element::f16) list.add(encode_kernel(spec));
     if (for_decoding(key)) list.add(decode_kernel({key, side, layout, element}));
   }
 }
@@ -149,6 +152,9 @@ std::vector<CatalogueEntry> covering_catalogue() {
   list.add(append_kernel());
   add_codec(list, {128, 3, false, gpu::ScaleRule::nc, Mixing::hadamard, Mixing::hadamard}, Layout::tiles,
             Element::f16);
+  add_codec(list, {64, 2, false, gpu::ScaleRule::ls, Mixing::hadamard, Mixing::hadamard}, Layout::tiles,
+            Element::bf16);
+  add_codec(list, mse(256, 4), Layout::tiles, Element::f32);
   add_codec(list, {80, 4, false, gpu::ScaleRule::ls, Mixing::dense, Mixing::hadamard}, Layout::canonical,
             Element::f32);
   add_codec(list, prod(96, 2, Mixing::dense), Layout::canonical, Element::bf16);

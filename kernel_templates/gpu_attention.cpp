@@ -64,8 +64,10 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
   const unsigned shared = static_cast<unsigned>(attend_shared_bytes(spec));
   const i64 slots = static_cast<i64>(gpu_.device().info().multiprocessors) *
                     std::max(1, kernel.max_active_blocks(threads, shared));
-  // A block has some tiles at least, to pay for its tables and its part of the sums.
-  const i64 most = choice.blocks > 0 ? choice.blocks : whole_rows(rows, slots);
+  // A block has some tiles at least, to pay for its tables and its part of the sums. A row has a slot a
+  // block, and one more in the block where its tokens change from binary16 to tiles.
+  const i64 most =
+      std::min<i64>(choice.blocks > 0 ? choice.blocks : whole_rows(rows, slots), kCombineSlots - 1);
   const i64 grid = std::clamp<i64>(tiles / std::max(1, spec.warps / 4), 1, most);
 
   const std::size_t partials = static_cast<std::size_t>((grid + 2 * rows) * row_heads);

@@ -6,17 +6,19 @@
 #include "kernel_templates/kernels.h"
 #include "kernel_templates/shapes.h"
 #include "kernel_templates/spec_text.h"
+#include "shared/hadamard_lanes.h"
 #include "shared/launch.h"
 
 namespace tq::gpu {
 namespace {
 
 // Blocks that share `tiles` of a head: a block fills its tables once, so no more than fill the device.
-unsigned encode_blocks(const Device& device, int tiles, int heads) {
-  constexpr int kBlocksPerMultiprocessor = 8;
-  const int wanted = kBlocksPerMultiprocessor * device.info().multiprocessors / std::max(1, heads);
+unsigned encode_blocks(const Device& device, int blocks_per_multiprocessor, int tiles, int heads) {
+  const int wanted = blocks_per_multiprocessor * device.info().multiprocessors / std::max(1, heads);
   return static_cast<unsigned>(std::min(tiles, std::max(1, wanted)));
 }
+
+constexpr int kEncodeBlocks = 8;  // of device/encode.cuh's, a multiprocessor
 
 unsigned blocks(i64 count, i64 per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
@@ -64,11 +66,16 @@ void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, const 
   p.rotation = tables_.rotation();
   p.sketch = tables_.sketch();
   p.tiles = out;
-  launch(gpu_.kernels().get(encode_kernel(spec)),
-         {{encode_blocks(gpu_.device(), ranges.most_tiles, heads * ranges.sequences),
+  const bool halves = encodes_halves(spec) && (element == Element::f16 || round_to_half);
+  const Kernel& kernel = gpu_.kernels().get(halves ? encode_halves_kernel(spec) : encode_kernel(spec));
+  const unsigned shared =
+      static_cast<unsigned>(halves ? encode_halves_shared_bytes(spec) : encode_shared_bytes(spec));
+  const int resident = halves ? kernel.max_active_blocks(kEncodeThreads, shared) : kEncodeBlocks;
+  launch(kernel,
+         {{encode_blocks(gpu_.device(), resident, ranges.most_tiles, heads * ranges.sequences),
            static_cast<unsigned>(heads), static_cast<unsigned>(ranges.sequences)},
           {kEncodeThreads},
-          static_cast<unsigned>(encode_shared_bytes(spec))},
+          shared},
          stream, p);
 }
 
@@ -87,7 +94,7 @@ void GpuKeyCodec::encode(const VectorView& x, Element element, int heads, int ro
   p.canonical = out;
   p.canonical_rows = rows;
   launch(gpu_.kernels().get(encode_kernel(spec)),
-         {{encode_blocks(gpu_.device(), static_cast<int>(blocks(rows, kTileTokens)), heads),
+         {{encode_blocks(gpu_.device(), kEncodeBlocks, static_cast<int>(blocks(rows, kTileTokens)), heads),
            static_cast<unsigned>(heads)},
           {kEncodeThreads},
           static_cast<unsigned>(encode_shared_bytes(spec))},
@@ -250,9 +257,11 @@ void wht(GpuContext& gpu, int order, Element element, bool transposed, const voi
     const unsigned grid = static_cast<unsigned>(std::min<i64>(rows, 16 * multiprocessors));
     return launch(kernel, {{grid}, {kMixedThreads}, static_cast<unsigned>(order) * 4}, stream, p);
   }
-  // A block has 8 warps, a warp at least one row a turn.
-  const unsigned grid = static_cast<unsigned>(std::min<i64>((rows + 7) / 8, 16 * multiprocessors));
-  launch(kernel, {{grid}, {kWhtThreads}}, stream, p);
+  const i64 block_rows = kWhtThreads / kLanes * (kLanes / hadamard_lanes(order));
+  i64 grid = (rows + block_rows - 1) / block_rows;
+  // One turn a warp, but for Paley's orders, where a block pays for its start with several.
+  if (paley_order(order) > 1) grid = std::min<i64>(grid, 32 * multiprocessors);
+  launch(kernel, {{static_cast<unsigned>(grid)}, {kWhtThreads}}, stream, p);
 }
 
 }  // namespace tq::gpu

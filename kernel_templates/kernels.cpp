@@ -53,6 +53,11 @@ KernelSource encode_kernel(const EncodeSpec& asked) {
                                  layout_name(spec.layout), describe(spec.element)),
                      "encode", spec);
 }
+KernelSource encode_halves_kernel(const EncodeSpec& spec) {
+  return instantiate(fmt::format("encode {} {} {} {} as halves", side_name(spec.side), describe(spec.key),
+                                 layout_name(spec.layout), describe(spec.element)),
+                     "encode_halves", spec);
+}
 KernelSource decode_kernel(const DecodeSpec& asked) {
   DecodeSpec spec = asked;
   spec.key = without_scale_rule(spec.key);
@@ -113,7 +118,7 @@ AttendSpec with_block(AttendSpec spec, int shared_limit) {
 }
 
 ScoreSpec with_block(ScoreSpec spec, int shared_limit) {
-  spec.stages = 2;
+  spec.stages = 1;
   for (spec.warps = 16; spec.warps >= 4; spec.warps -= 4) {
     if (score_shared_bytes(spec) <= shared_limit) return spec;
   }

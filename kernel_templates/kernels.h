@@ -10,6 +10,7 @@ namespace tq::gpu {
 KernelSource wht_kernel(const WhtSpec&);  // any order that core/hadamard.h knows
 KernelSource rotate_kernel(const RotateSpec&);
 KernelSource encode_kernel(const EncodeSpec&);
+KernelSource encode_halves_kernel(const EncodeSpec&);  // where encodes_halves() (shared/launch.h) holds
 KernelSource decode_kernel(const DecodeSpec&);
 KernelSource encode_groups_kernel(const GroupCodecSpec&);
 KernelSource decode_groups_kernel(const GroupCodecSpec&);

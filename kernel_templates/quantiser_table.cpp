@@ -1,17 +1,24 @@
 #include "kernel_templates/quantiser_table.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <limits>
+#include <cstdint>
 #include <vector>
 
 #include "core/error.h"
 
 namespace tq::gpu {
 
-int grid_cell(const QuantiserTable& table, float y) {
-  const float cell = std::floor(std::fmaf(y, table.grid_scale, table.grid_offset));
-  return static_cast<int>(std::clamp(cell, 0.0f, static_cast<float>(kGridCells - 1)));
+float grid_coordinate(const QuantiserTable& table, float y) {
+  return std::clamp(std::fmaf(y, table.grid_scale, table.grid_offset), 0.0f, 1.0f);
+}
+
+int grid_cell(float coordinate) {
+  // The sum's last place is a cell.
+  constexpr float kOrigin = static_cast<float>(1 << 23) / kGridSteps;
+  return static_cast<int>(std::bit_cast<std::uint32_t>(kOrigin + coordinate) -
+                          std::bit_cast<std::uint32_t>(kOrigin));
 }
 
 QuantiserTable quantiser_table(const Codebook& codebook) {
@@ -22,18 +29,22 @@ QuantiserTable quantiser_table(const Codebook& codebook) {
   std::vector<float> inner;
   for (std::size_t i = 1; i + 1 < codebook.boundaries.size(); ++i)
     inner.push_back(static_cast<float>(codebook.boundaries[i]));
-  std::fill(std::begin(table.boundaries), std::end(table.boundaries), std::numeric_limits<float>::infinity());
-  std::copy(inner.begin(), inner.end(), table.boundaries);
   for (std::size_t i = 0; i < codebook.centroids.size(); ++i)
     table.centroids[i] = static_cast<float>(codebook.centroids[i]);
 
-  // The inner boundaries share cells 1 .. 62; cell 0 and 63 take what lies outside.
+  // The inner boundaries share cells 1 .. 63; cells 0 and 64 take what lies outside.
+  constexpr float kCell = 1.0f / kGridSteps;
   const float width = inner.back() - inner.front();
-  // Boundaries may be closer than the reciprocal of the largest float.
-  table.grid_scale = width > 0 ? std::min(static_cast<float>(kGridCells - 3) / width, 1e30f) : 1.0f;
-  table.grid_offset = 1.0f - inner.front() * table.grid_scale;
+  // A finer grid would have an offset that float32 rounds by a good part of a cell.
+  constexpr float kFinest = 65536;
+  table.grid_scale = width > 0 ? std::min((1 - 2 * kCell) / width, kFinest) : 1.0f;
+  table.grid_offset = kCell - inner.front() * table.grid_scale;
+  std::fill(std::begin(table.boundaries), std::end(table.boundaries), 2.0f);
   int held[kGridCells] = {};
-  for (const float boundary : inner) ++held[grid_cell(table, boundary)];
+  for (std::size_t i = 0; i < inner.size(); ++i) {
+    table.boundaries[i] = grid_coordinate(table, inner[i]);
+    ++held[grid_cell(table.boundaries[i])];
+  }
   int below = 0;
   for (int cell = 0; cell < kGridCells; ++cell) {
     table.base[cell] = static_cast<u8>(below);

@@ -8,7 +8,8 @@ namespace tq::gpu {
 // The search table of a codebook of at most 4 bits (device/quantiser.cuh). Throws UsageError for more.
 QuantiserTable quantiser_table(const Codebook& codebook);
 
-// The grid cell of y, as the device computes it.
-int grid_cell(const QuantiserTable& table, float y);
+// Where y lies on the grid and the cell of that place, as the device computes them.
+float grid_coordinate(const QuantiserTable& table, float y);
+int grid_cell(float coordinate);
 
 }  // namespace tq::gpu

@@ -14,23 +14,34 @@ struct AttendShared {
   QueryFragments<kSpec.head_dim, kSpec.query_tiles> queries[kSpec.quantised && kSpec.key.prod ? 2 : 1];
 };
 
+TQ_DEVICE i64 query_offset(const AttendParams& p, const Segment& segment, const Heads& heads) {
+  return segment.sequence * p.query_sequence_stride + heads.first_query * p.query_head_stride;
+}
+
 // In the place of QueriesAhead and AttendTiles where nothing is quantised.
 struct NoQueries {
+  TQ_DEVICE float arrived() const { return 0; }
   TQ_DEVICE void load(const void*, Element, i64, i64, int, const KeyTableParams&) {}
 };
 struct NoTiles {
   TQ_DEVICE NoTiles(const AttendParams&, u8*) {}
   TQ_DEVICE void begin(const Segment&, int) {}
+  TQ_DEVICE void start() {}
+  template <typename Queries, typename Sums>
+  TQ_DEVICE void attend(char*, const Queries*, int, Sums&) {}
+  TQ_DEVICE float arrived() const { return 0; }
 };
 template <AttendSpec kSpec, bool kQuantised = kSpec.quantised>
 struct TilesOf {
   using Type = AttendTiles<kSpec>;
   using Queries = QueriesAhead<kSpec.key>;
+  static constexpr bool kTablesFirst = prepared_in_warps(kSpec.key);
 };
 template <AttendSpec kSpec>
 struct TilesOf<kSpec, false> {
   using Type = NoTiles;
   using Queries = NoQueries;
+  static constexpr bool kTablesFirst = false;
 };
 
 template <AttendSpec kSpec>
@@ -46,58 +57,71 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) attend(const __grid_const
   const float gain = p.softmax_scale * kLog2e;
 
   const Schedule schedule(p);
-  int tile = schedule.begin();
   const int end = schedule.end();
-  if (tile >= end) return;
   typename TilesOf<kSpec>::Type tiles(p, memory.image(warp_index()));
   typename TilesOf<kSpec>::Queries ahead;
-  const auto query_offset = [&](const Segment& segment, const Heads& heads) {
-    return segment.sequence * p.query_sequence_stride + heads.first_query * p.query_head_stride;
-  };
-  // Queries first: behind the tiles they would wait for memory's busiest moment.
-  const auto begin = [&](const Segment& segment) {
-    if (segment.exact) return;
+  Softmax<d, kQueryTiles> softmax;
+  Segment segment;
+  bool first = true;
+  // A turn attends to a segment and, before it puts the sums together, asks for what the next one begins
+  // with.
+  for (int tile = schedule.begin();; first = false) {
+    softmax.reset();
+    if (!first && segment.exact) {
+      attend_exact<kSpec>(p, segment, Heads(p, segment, kHeads).kv_head, shared.queries[0], softmax);
+    } else if (!first) {
+      tiles.attend(memory.work, shared.queries, segment.state.quantised, softmax);
+    }
+    Segment next;
+    const bool more = tile < end;
+    if (more) {
+      next = schedule.at(tile);
+      tile += next.count();
+      if (!next.exact) {
+        const Heads heads(p, next, kHeads);
+        ahead.load(p.queries, p.query_element, query_offset(p, next, heads), p.query_head_stride, heads.count,
+                   p.key);
+        tiles.begin(next, heads.kv_head);
+        // The first tiles of all blocks at once keep memory busy for microseconds, and what was asked for
+        // just before would wait behind other blocks' tiles: a store of it, to where this thread writes its
+        // row of the tables, waits until it has arrived.
+        if (TilesOf<kSpec>::kTablesFirst && first && threadIdx.x < kLookupEntries)
+          *reinterpret_cast<float*>(memory.work + threadIdx.x * kLookupRow + threadIdx.x % kLanes * 4) =
+              ahead.arrived() + tiles.arrived();
+        tiles.start();
+      }
+    }
+    if (!first) {
+      const Heads heads(p, segment, kHeads);
+      // A row's only segment leaves its sums to this block, others theirs to whichever finishes the row.
+      const i64 slot = Schedule::slot(blockIdx.x, segment.row, segment.exact);
+      const Partial partial = segment.is_whole_row() ? Partial{row.sums(segment.exact), row.softmax}
+                                                     : Partial{p.partial_output + slot * kHeads * d,
+                                                               p.partial_softmax + slot * kHeads * 2};
+      merge_warps<d, kQueryTiles, kSpec.warps>(
+          softmax, memory.work, heads.count, partial, [&](int b, int r, int h) {
+            return segment.exact ? ExactOrder<d>::value(b, r, h) : value_coordinate(b, r, h);
+          });
+      finish_row<kSpec>(p, schedule, segment, heads, row, reinterpret_cast<float*>(memory.work));
+      if (more) __syncthreads();  // shared memory is free for the next segment
+    }
+    if (!more) return;
+    segment = next;
     const Heads heads(p, segment, kHeads);
-    ahead.load(p.queries, p.query_element, query_offset(segment, heads), p.query_head_stride, heads.count,
-               p.key);
-    tiles.begin(segment, heads.kv_head);
-  };
-  Segment segment = schedule.at(tile);
-  begin(segment);
-  for (;;) {
-    const Heads heads(p, segment, kHeads);
-    tile += segment.count();
-    const auto begin_next = [&] {
-      if (tile < end) begin(schedule.at(tile));
-    };
-    // A row's only segment leaves its sums to this block, others theirs to whichever finishes the row.
-    const int slot = Schedule::slot(blockIdx.x, segment.row, segment.exact);
-    const Partial partial = segment.is_whole_row()
-                                ? Partial{row.sums(segment.exact), row.softmax}
-                                : Partial{p.partial_output + static_cast<i64>(slot) * kHeads * d,
-                                          p.partial_softmax + static_cast<i64>(slot) * kHeads * 2};
-    const i64 queries = query_offset(segment, heads);
+    const i64 queries = query_offset(p, segment, heads);
     if (segment.exact) {
-      begin_next();
       const auto load = [&](int head, int i, float(&pair)[2]) {
         load_elements(p.query_element, p.queries, queries + head * p.query_head_stride + i, pair);
       };
       store_fragments(load, heads.count, gain, shared.queries[0],
                       [](int i) { return ExactOrder<d>::key(i); });
-      __syncthreads();
-      attend_exact<kSpec>(p, segment, heads.kv_head, heads.count, memory.work, shared.queries[0], partial);
     } else if constexpr (kSpec.quantised) {
       prepare_queries<kSpec.key, kQueryTiles>(
           p.queries, p.query_element, queries, p.query_head_stride, heads.count, p.key, gain, ahead,
           reinterpret_cast<float*>(memory.work), [&] { tiles.fill_tables(memory.work); }, shared.queries[0],
           kSpec.key.prod ? &shared.queries[1] : nullptr);
-      __syncthreads();
-      tiles.attend(memory.work, shared.queries, segment.state.quantised, heads.count, partial, begin_next);
     }
-    finish_row<kSpec>(p, schedule, segment, heads, row);
-    if (tile >= end) return;
-    segment = schedule.at(tile);
-    __syncthreads();  // shared memory is free for the next segment
+    __syncthreads();
   }
 }
 

@@ -40,9 +40,9 @@ TQ_DEVICE void load_halves(const u16* from, u32 (&words)[kHalves / 2]) {
 }
 
 template <AttendSpec kSpec>
-TQ_DEVICE void attend_exact(const AttendParams& p, const Segment& segment, int head, int group, char* work,
+TQ_DEVICE void attend_exact(const AttendParams& p, const Segment& segment, int head,
                             const QueryFragments<kSpec.head_dim, kSpec.query_tiles>& queries,
-                            const Partial& partial) {
+                            Softmax<kSpec.head_dim, kSpec.query_tiles>& softmax) {
   constexpr int d = kSpec.head_dim, kQueryTiles = kSpec.query_tiles;
   using Order = ExactOrder<d>;
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, r = lane / 4, c = lane % 4;
@@ -63,7 +63,6 @@ TQ_DEVICE void attend_exact(const AttendParams& p, const Segment& segment, int h
 
   float factors[kQueryTiles][2];
   load_factors(queries, lane, 1.0f, factors);
-  Softmax<d, kQueryTiles> softmax;
 
   for (int tile = segment.begin + warp; tile < segment.end && tokens > 0; tile += kSpec.warps) {
     const int first = tile * kTileTokens;
@@ -124,8 +123,6 @@ TQ_DEVICE void attend_exact(const AttendParams& p, const Segment& segment, int h
       }
     }
   }
-  merge_warps<d, kQueryTiles, kSpec.warps>(softmax, work, group, partial,
-                                           [](int b, int row, int h) { return Order::value(b, row, h); });
 }
 
 }  // namespace tq::gpu

@@ -49,11 +49,12 @@ struct TableValues {
       });
     }
   }
-  template <int kWarps, typename Softmax>
-  TQ_DEVICE void finish(Softmax&, char*, int) {}
+  TQ_DEVICE void finish(Softmax<d, kQueryTiles>&, char*, int) {}
 };
 
-// Group values: the zeros' share is a product of its own, groups x tokens times tokens x heads.
+// Group values, code scale + zero, as (code - middle) scale + (zero + middle scale): codes and zeros nearly
+// cancel otherwise, and the rounding of weights and scales to binary16 would weigh twice. The second part is
+// a product of its own, groups x tokens times tokens x heads.
 template <GroupSpec kGroup, int kQueryTiles, bool kStaged>
 struct GroupValues {
   static constexpr int d = kGroup.head_dim, kBits = kGroup.bits, kGroups = d / kGroup.group_size;
@@ -88,6 +89,7 @@ struct GroupValues {
                      float (&output)[d / kBlockCoordinates][kQueryTiles][4]) {
     const u32 unit =
         pack_half2(__int_as_float((127 - exponent) << 23), __int_as_float((127 - exponent) << 23));
+    const u32 middle = pack_half2(group_middle(kBits), group_middle(kBits));
     const int r = lane / 4, c = lane % 4;
     u32 words[lane_words(d, kBits)], b[4][kQueryTiles][2];
     load_words<kStaged>(tile, lane, words);
@@ -100,9 +102,13 @@ struct GroupValues {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         if (r + 8 * h < kGroups) {
-          const Vector2 z = reinterpret_cast<const Vector2*>(zeros(tile))[(r + 8 * h) * 16 + 4 * s + c];
-          a[h] = multiply_half2(z.x[0], unit);
-          a[2 + h] = multiply_half2(z.x[1], unit);
+          const int at = (r + 8 * h) * 16 + 4 * s + c;
+          const Vector2 z = reinterpret_cast<const Vector2*>(zeros(tile))[at];
+          const Vector2 scale = reinterpret_cast<const Vector2*>(scales(tile))[at];
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+            a[2 * i + h] = fused_multiply_add_half2(multiply_half2(scale.x[i], unit), middle,
+                                                    multiply_half2(z.x[i], unit));
         }
       }
 #pragma unroll
@@ -131,8 +137,7 @@ struct GroupValues {
     }
   }
   // Every coordinate of a group gets the group's sum, through a warp's own part of `work`.
-  template <int kWarps, typename Softmax>
-  TQ_DEVICE void finish(Softmax& softmax, char* work, int lane) {
+  TQ_DEVICE void finish(Softmax<d, kQueryTiles>& softmax, char* work, int lane) {
     __syncthreads();  // the tables are no longer read
     float* staging = reinterpret_cast<float*>(work) + threadIdx.x / kLanes * (8 * kQueryTiles * 17);
 #pragma unroll
@@ -166,7 +171,7 @@ struct ValueTileOf<false, kValue, kQueryTiles, kStaged> {
 // Row r + 8 h of block b of a value fragment (shared/tile_layout.h).
 TQ_DEVICE int value_coordinate(int b, int r, int h) { return 16 * b + 2 * r + h; }
 
-// Segments of quantised tiles, one after the other. `begin` puts the first tiles on their way, so that
+// Segments of quantised tiles, one after the other. `start` puts the first tiles on their way, so that
 // whatever is done before `attend` hides their latency; then keys are copied while the values before them are
 // added up, and values while keys are scored.
 template <AttendSpec kSpec>
@@ -197,8 +202,12 @@ class AttendTiles {
     const int code = lane_ & ((1 << kBits) - 1), value_code = lane_ & ((1 << kValueBits) - 1);
     key_centroid_ = p_.key.centroids[head_ * p_.key.stride + code];
     value_centroid_ = kSpec.value.rotated ? p_.value_centroids[head_ * p_.value_table_stride + value_code]
-                                          : static_cast<float>(value_code);
+                                          : static_cast<float>(value_code) - group_middle(kValueBits);
     if constexpr (kKey.prod) alpha_ = p_.key.alpha[head_ * p_.key.alpha_stride];
+  }
+  // Read once what was asked for has arrived.
+  TQ_DEVICE float arrived() const { return key_centroid_ + value_centroid_; }
+  TQ_DEVICE void start() {
 #pragma unroll
     for (int i = 0; i < kStages; ++i) {
       start_keys(first_ + i * kSpec.warps, i);
@@ -213,18 +222,15 @@ class AttendTiles {
     if constexpr (kKey.prod) Signs::fill(work);
   }
 
-  // Attends to the segment that was begun. work: the tables; queries[0] rotated, queries[1] sketched (prod).
-  // When all its tiles are read, begin_next() may begin the next segment; the sums are written after that.
-  // All threads of the block; the tables are lost.
-  template <typename BeginNext>
-  TQ_DEVICE void attend(char* work, const QueryFragments<d, kQueryTiles>* queries, int tokens, int group,
-                        const Partial& partial, const BeginNext& begin_next) {
+  // Attends to the segment that was begun: `tokens` of its sequence are quantised. work: the tables;
+  // queries[0] rotated, queries[1] sketched (prod). All threads of the block.
+  TQ_DEVICE void attend(char* work, const QueryFragments<d, kQueryTiles>* queries, int tokens,
+                        Softmax<d, kQueryTiles>& softmax) {
     float factors[kQueryTiles][2], sign_factors[kQueryTiles][2];
     load_factors(queries[0], lane_, 1.0f, factors);
     if constexpr (kKey.prod) load_factors(queries[1], lane_, alpha_, sign_factors);
     const u32 key_tables = KeyLookup::lane_address(work), value_tables = ValueLookup::lane_address(work);
     const u32 signs = Signs::lane_address(work);
-    Softmax<d, kQueryTiles> softmax;
     Values values;
     int turn = 0;  // the stage of this tile, and of the one that takes its place
     for (int tile = first_; tile < end_; tile += kSpec.warps) {
@@ -246,9 +252,7 @@ class AttendTiles {
       start_values(next, turn);
       turn = turn + 1 == kStages ? 0 : turn + 1;
     }
-    begin_next();
-    values.template finish<kSpec.warps>(softmax, work, lane_);
-    merge_warps<d, kQueryTiles, kSpec.warps>(softmax, work, group, partial, value_coordinate);
+    values.finish(softmax, work, lane_);
   }
 
  private:

@@ -21,7 +21,7 @@ struct EncodeShared {
   alignas(16) u8 codes[kTileTokens * stage_stride(d)];  // a byte each; then signs
   float norms[kTileTokens];
   u16 scales[kTileTokens];
-  u16 residual_norms[kTileTokens];
+  u16 residual_norms[kSpec.key.prod ? kTileTokens : 1];
 };
 
 // 8 staged codes at a time to the canonical stream of one row.
@@ -134,7 +134,8 @@ TQ_DEVICE void encode_tile(const EncodeParams& p, const TokenRange& range, int t
         u32 bytes = 0;
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-          const u32 code = quantiser.template index<(decltype(one_step)::value > 0)>(y[e + k]);
+          const u32 code = quantiser.template index<(decltype(one_step)::value > 0)>(
+              quantiser.coordinate(y[e + k], quantiser.grid_scale));
           const float c = quantiser.centroid(code);
           bytes |= code << 8 * k;
           if constexpr (!H::kContiguous) stage[H::coordinate(e + k, l)] = static_cast<u8>(code);

@@ -33,6 +33,7 @@ TQ_DEVICE void rotate_back(const float* x, float* y, const MixingParams& rotatio
   } else if constexpr (fits_warp(d)) {
     constexpr int k = d / kLanes;
     const int first = static_cast<int>(threadIdx.x % kLanes) * k;
+#pragma unroll 1
     for (int head = warp_index(); head < kHeads; head += static_cast<int>(blockDim.x) / kLanes) {
       float v[k], signs[k];
 #pragma unroll
@@ -79,7 +80,6 @@ struct RowScratch {
   static constexpr bool kRotated = kSpec.quantised && kSpec.value.rotated;
   float rotated[kHeads * d];  // of values that are still rotated
   float result[kHeads * d];
-  float weights[kHeads * kCombineSlots];
   float softmax[2 * kHeads];
 
   TQ_DEVICE float* sums(bool exact) { return kRotated && !exact ? rotated : result; }
@@ -102,6 +102,7 @@ TQ_DEVICE void divide_row(const AttendParams& p, const Segment& segment, const H
                           RowScratch<kSpec>& row) {
   constexpr int d = kSpec.head_dim;
   float* sums = row.sums(segment.exact);
+#pragma unroll 1
   for (int task = threadIdx.x; task < heads.count * d; task += kSpec.warps * kLanes) {
     const int head = task / d;
     const float sum = row.softmax[2 * head + 1], mean = sums[task] * reciprocal_sum(sum);
@@ -122,7 +123,7 @@ TQ_SHARED int combine_turns(int tasks, int threads) {
 
 template <AttendSpec kSpec>
 TQ_DEVICE void combine_row(const AttendParams& p, const RowSlots& slots, const Segment& segment,
-                           const Heads& heads, RowScratch<kSpec>& row) {
+                           const Heads& heads, RowScratch<kSpec>& row, float* weights) {
   constexpr int d = kSpec.head_dim, kHeads = query_heads(kSpec.query_tiles), kThreads = kSpec.warps * kLanes;
   constexpr int kQuads = kHeads * d / 4,
                 kTurns = combine_turns(kQuads, kThreads);            // 4 outputs a thread and turn
@@ -151,78 +152,56 @@ TQ_DEVICE void combine_row(const AttendParams& p, const RowSlots& slots, const S
     for (int n = 0; n < kAhead; ++n) ahead[turn][n] = outputs_of(team + n * kTeams, turn);
   }
 
-  // The slots' common maximum and sum, and the first slots' weights.
-  static_assert(kCombineSlots == 2 * kLanes);
+  // The slots' common maximum and sum, and every slot's weight.
+  static_assert(kHeads * kCombineSlots * 4 <= attend_merge_bytes(kSpec) && kCombineSlots % kLanes == 0);
+  constexpr int kLaneSlots = kCombineSlots / kLanes;
 #pragma unroll 1
   for (int head = warp_index(); head < heads.count; head += kSpec.warps) {
-    float2 mine[2];
+    float2 mine[kLaneSlots];
     float maximum = -infinity(), sum = 0;
-    const auto add = [&](float2 slot) {
-      const float next = fmaxf(maximum, slot.x), reference = next == -infinity() ? 0.0f : next;
-      sum = sum * exp2_approx(maximum - reference) + slot.y * exp2_approx(slot.x - reference);
-      maximum = next;
-    };
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
+    for (int j = 0; j < kLaneSlots; ++j) {
       const int i = lane + j * kLanes;
       mine[j] = i < count ? softmax_of(i, head) : make_float2(-infinity(), 0);
     }
 #pragma unroll
-    for (int j = 0; j < 2; ++j) add(mine[j]);
-#pragma unroll 1
-    for (int i = lane + kCombineSlots; i < count; i += kLanes) add(softmax_of(i, head));
-    const float largest = lane_max<kLanes>(maximum), reference = largest == -infinity() ? 0.0f : largest;
-    sum = lane_sum<kLanes>(sum * exp2_approx(maximum - reference));
+    for (int j = 0; j < kLaneSlots; ++j) maximum = fmaxf(maximum, mine[j].x);
+    maximum = lane_max<kLanes>(maximum);
+    const float reference = maximum == -infinity() ? 0.0f : maximum;
+#pragma unroll
+    for (int j = 0; j < kLaneSlots; ++j) {
+      mine[j].x = exp2_approx(mine[j].x - reference);
+      sum = fmaf(mine[j].x, mine[j].y, sum);
+    }
+    sum = lane_sum<kLanes>(sum);
     const float inverse = reciprocal_sum(sum);
 #pragma unroll
-    for (int j = 0; j < 2; ++j)
-      row.weights[head * kCombineSlots + lane + j * kLanes] = exp2_approx(mine[j].x - reference) * inverse;
-    if (lane != 0) continue;
-    row.softmax[2 * head] = reference;
-    row.softmax[2 * head + 1] = inverse;
-    store_log_sum_exp<kSpec>(p, segment, heads.first_query + head, largest, sum);
+    for (int j = 0; j < kLaneSlots; ++j)
+      weights[head * kCombineSlots + lane + j * kLanes] = mine[j].x * inverse;
+    if (lane == 0) store_log_sum_exp<kSpec>(p, segment, heads.first_query + head, maximum, sum);
   }
   __syncthreads();
 
   float4 sums[kTurns][kSides];  // (exact,) quantised
 #pragma unroll
-  for (int turn = 0; turn < kTurns; ++turn) sums[turn][0] = sums[turn][kSides - 1] = make_float4(0, 0, 0, 0);
-#pragma unroll 1
-  for (int begin = 0; begin < count; begin += kCombineSlots) {
-    const int end = min(count, begin + kCombineSlots);
-    if (begin > 0) {
-      __syncthreads();  // the weights before are no longer read
-#pragma unroll 1
-      for (int head = warp_index(); head < heads.count; head += kSpec.warps) {
-        for (int i = begin + lane; i < end; i += kLanes)
-          row.weights[head * kCombineSlots + i - begin] =
-              exp2_approx(softmax_of(i, head).x - row.softmax[2 * head]) * row.softmax[2 * head + 1];
+  for (int turn = 0; turn < kTurns; ++turn) {
+    sums[turn][0] = sums[turn][kSides - 1] = make_float4(0, 0, 0, 0);
+    if (!is_mine(turn)) continue;
+    const float* of_head = weights + head_of(turn) * kCombineSlots;
+    const auto add = [&](int i, const float4& x) {
+      const float weight = i < count ? of_head[i] : 0.0f;
+#pragma unroll
+      for (int side = 0; side < kSides; ++side) {
+        const float share = kSides == 1 || (i < slots.exact.count) == (side == 0) ? weight : 0.0f;
+        float4& sum = sums[turn][side];
+        sum = make_float4(fmaf(share, x.x, sum.x), fmaf(share, x.y, sum.y), fmaf(share, x.z, sum.z),
+                          fmaf(share, x.w, sum.w));
       }
-      __syncthreads();
-    }
+    };
 #pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-      if (!is_mine(turn)) continue;
-      const float* weights = row.weights + head_of(turn) * kCombineSlots - begin;
-      const auto add = [&](int i, const float4& x) {
-        const float weight = i < end ? weights[i] : 0.0f;
-#pragma unroll
-        for (int side = 0; side < kSides; ++side) {
-          const float share = kSides == 1 || (i < slots.exact.count) == (side == 0) ? weight : 0.0f;
-          float4& sum = sums[turn][side];
-          sum = make_float4(fmaf(share, x.x, sum.x), fmaf(share, x.y, sum.y), fmaf(share, x.z, sum.z),
-                            fmaf(share, x.w, sum.w));
-        }
-      };
-      int i = begin + team;
-      if (begin == 0) {
-#pragma unroll
-        for (int n = 0; n < kAhead; ++n) add(team + n * kTeams, ahead[turn][n]);
-        i += kAhead * kTeams;
-      }
-#pragma unroll 4
-      for (; i < end; i += kTeams) add(i, outputs_of(i, turn));
-    }
+    for (int n = 0; n < kAhead; ++n) add(team + n * kTeams, ahead[turn][n]);
+#pragma unroll 1
+    for (int i = team + kAhead * kTeams; i < count; i += kTeams) add(i, outputs_of(i, turn));
   }
   const auto add = [](float* to, const float4& x, bool first) {
     float4& y = *reinterpret_cast<float4*>(to);
@@ -242,11 +221,12 @@ TQ_DEVICE void combine_row(const AttendParams& p, const RowSlots& slots, const S
   }
 }
 
-// Called by every block that has written sums of a row, with all of its threads; the last one, or the only
+// Called by every block that has written sums of a row, with all of its threads (weights: room for those of
+// kCombineSlots slots a head); the last one, or the only
 // one, writes the outputs.
 template <AttendSpec kSpec>
 TQ_DEVICE void finish_row(const AttendParams& p, const Schedule& schedule, const Segment& segment,
-                          const Heads& heads, RowScratch<kSpec>& row) {
+                          const Heads& heads, RowScratch<kSpec>& row, float* weights) {
   constexpr int d = kSpec.head_dim, kThreads = kSpec.warps * kLanes;
   __syncthreads();
   if (segment.is_whole_row()) {
@@ -261,13 +241,14 @@ TQ_DEVICE void finish_row(const AttendParams& p, const Schedule& schedule, const
     }
     if (!__syncthreads_or(last)) return;
     combine_row<kSpec>(p, {schedule.slots(segment, true), schedule.slots(segment, false)}, segment, heads,
-                       row);
+                       row, weights);
   }
   if constexpr (RowScratch<kSpec>::kRotated) {
     rotate_back<kSpec.value.table, RowScratch<kSpec>::kHeads>(row.rotated, row.result, p.value_rotation);
     __syncthreads();
   }
   const i64 out = segment.sequence * p.out_sequence_stride + heads.first_query * p.out_head_stride;
+#pragma unroll 1
   for (int task = threadIdx.x; task < heads.count * d; task += kThreads)
     store_element(p.out_element, p.out, out + task / d * p.out_head_stride + task % d, row.result[task]);
 }

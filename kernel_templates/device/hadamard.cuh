@@ -2,6 +2,7 @@
 
 #include "device/element.cuh"
 #include "device/paley.cuh"
+#include "shared/hadamard_lanes.h"
 
 // H of order d = m 2^k on vectors that a few lanes hold in registers: m = 1, or one Paley factor 12, 20,
 // 28, 36.
@@ -13,8 +14,6 @@
 //   inside.
 namespace tq::gpu {
 
-TQ_SHARED int odd_part(int d) { return d % 2 == 0 ? odd_part(d / 2) : d; }
-TQ_SHARED int paley_order(int d) { return odd_part(d) == 1 ? 1 : 4 * odd_part(d); }
 // At most one Paley factor; other orders go through shared memory (device/wht_mixed.cuh).
 TQ_SHARED bool fits_registers(int d) {
   return odd_part(d) <= 9 && d % paley_order(d) == 0 && (odd_part(d) > 1 || d <= 1024);
@@ -26,12 +25,7 @@ struct Hadamard {
   static constexpr int kPaley = paley_order(kOrder);
   static constexpr int kSylvester = kOrder / kPaley;
   static constexpr bool kContiguous = kPaley == 1;
-  // Lanes a vector: few, since a butterfly between lanes costs a shuffle; more where a lane's share would not
-  // fit.
-  static constexpr int kWidth = kContiguous ? (kOrder <= 32    ? kOrder / 8
-                                               : kOrder <= 128 ? 4
-                                                               : kOrder / 32)
-                                            : (kSylvester < kLanes ? kSylvester : kLanes);
+  static constexpr int kWidth = hadamard_lanes(kOrder);
   static constexpr int kElements = kOrder / kWidth;
   static constexpr int kRows = kLanes / kWidth;  // vectors a warp
 

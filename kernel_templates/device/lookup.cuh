@@ -25,6 +25,7 @@ struct Lookup {
   template <typename Value>
   TQ_DEVICE static void fill(char* tables, const Value& value) {
     constexpr int kMask = (1 << kBits) - 1;
+#pragma unroll 1
     for (int k = threadIdx.x; k < kLookupEntries; k += static_cast<int>(blockDim.x)) {
       Vector4 v;
 #pragma unroll
@@ -72,7 +73,10 @@ struct Lookup {
   }
 };
 
-// Codes of 8 bits need no table: a byte under 0x64 is the half 1024 + code.
+// What group values' codes are counted from: the middle of their range, or next to it, as binary16 has it.
+TQ_DEVICE constexpr float group_middle(int bits) { return bits == 8 ? 128.0f : 0.5f * ((1 << bits) - 1); }
+
+// Codes of 8 bits need no table: a byte under 0x64 is the half 1024 + code. Counted from group_middle.
 template <Side kSide, bool kAligned>
 struct Lookup<8, kSide, kAligned> {
   template <typename Value>
@@ -80,12 +84,12 @@ struct Lookup<8, kSide, kAligned> {
   TQ_DEVICE static u32 lane_address(const char*) { return 0; }
   template <int s>
   TQ_DEVICE static void fragment(const u32* words, u32, u32 (&a)[4]) {
-    constexpr u32 kThousands = 0x64006400u;
+    constexpr u32 kThousands = 0x64006400u, kMiddle = 0x64806480u;  // 1024, and 1024 + group_middle
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const u32 word = words[2 * s + i];
-      a[2 * i] = subtract_half2(permute_bytes(word, kThousands, 0x5150u), kThousands);
-      a[2 * i + 1] = subtract_half2(permute_bytes(word, kThousands, 0x5352u), kThousands);
+      a[2 * i] = subtract_half2(permute_bytes(word, kThousands, 0x5150u), kMiddle);
+      a[2 * i + 1] = subtract_half2(permute_bytes(word, kThousands, 0x5352u), kMiddle);
     }
   }
 };

@@ -41,20 +41,35 @@ struct PaleySigns {
   }
 };
 
-// x[offset + i stride] becomes H x, or H^T x, over i.
+// x[offset + i stride] becomes H x, or H^T x, over i. Four columns at a time: up to its sign, what they add
+// to a row is one of eight sums, which all rows share, so that a row costs an addition for every four
+// elements.
 template <int kOrder, bool kTransposed, int kStride, int kCount>
 TQ_DEVICE void paley_transform(float (&x)[kCount], int offset) {
-  constexpr PaleySigns<kOrder> signs;
+  static constexpr PaleySigns<kOrder> signs;
+  static_assert(kOrder % 4 == 0);
   float y[kOrder];
-  static_for<kOrder>([&](auto i) {
-    float sum = 0;
-    static_for<kOrder>([&](auto j) {
-      constexpr bool kNegative = kTransposed ? signs.negative[decltype(j)::value][decltype(i)::value]
-                                             : signs.negative[decltype(i)::value][decltype(j)::value];
-      const float value = x[offset + decltype(j)::value * kStride];
-      sum = kNegative ? sum - value : sum + value;
+  static_for<kOrder / 4>([&](auto group) {
+    constexpr int j = 4 * decltype(group)::value;
+    const auto element = [&](int k) { return x[offset + (j + k) * kStride]; };
+    const float a = element(0) + element(1), b = element(0) - element(1);
+    const float c = element(2) + element(3), e = element(2) - element(3);
+    const float sums[8] = {a + c, a - c, a + e, a - e, b + c, b - c, b + e, b - e};
+    static_for<kOrder>([&](auto row) {
+      constexpr int i = decltype(row)::value;
+      constexpr auto negative = [](int k) {
+        return kTransposed ? signs.negative[j + k][i] : signs.negative[i][j + k];
+      };
+      // Signs relative to the first column's.
+      constexpr bool minus1 = negative(1) != negative(0), minus2 = negative(2) != negative(0),
+                     minus3 = negative(3) != negative(0);
+      const float sum = sums[(minus1 ? 4 : 0) + (minus2 == minus3 ? 0 : 2) + (minus2 ? 1 : 0)];
+      if constexpr (j == 0) {
+        y[i] = negative(0) ? -sum : sum;
+      } else {
+        y[i] = negative(0) ? y[i] - sum : y[i] + sum;
+      }
     });
-    y[decltype(i)::value] = sum;
   });
 #pragma unroll
   for (int i = 0; i < kOrder; ++i) x[offset + i * kStride] = y[i];

@@ -20,6 +20,9 @@ TQ_DEVICE void static_for(F&& f) {
   }
 }
 
+// Keeps a value in its register where the compiler would rather compute it again.
+TQ_DEVICE void hold(u32& value) { asm volatile("" : "+r"(value)); }
+
 TQ_DEVICE float infinity() { return __int_as_float(0x7f800000); }
 
 // binary16 and bfloat16 as bit patterns, rounded to nearest even.
@@ -55,12 +58,50 @@ TQ_DEVICE u32 multiply_half2(u32 a, u32 b) {
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
   return product;
 }
+// a b + c, rounded once.
+TQ_DEVICE u32 fused_multiply_add_half2(u32 a, u32 b, u32 c) {
+  u32 sum;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
 TQ_DEVICE u32 subtract_half2(u32 a, u32 b) {
   u32 difference;
   asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(difference) : "r"(a), "r"(b));
   return difference;
 }
 
+// As float_to_half_saturate, two at a time.
+TQ_DEVICE u32 pack_half2_saturate(float low, float high) {
+  u32 packed = pack_half2(low, high);
+  asm("min.NaN.f16x2 %0, %0, %1;" : "+r"(packed) : "r"(0x7bff7bffu));
+  asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(packed) : "r"(0xfbfffbffu));
+  return packed;
+}
+
+// a b + c, clamped to 0 .. 1; NaN gives 0.
+TQ_DEVICE float fma_saturate(float a, float b, float c) {
+  float result;
+  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(result) : "f"(a), "f"(b), "f"(c));
+  return result;
+}
+
+// count + (a > b), in two instructions.
+TQ_DEVICE u32 count_greater(u32 count, float a, float b) {
+  asm("{ .reg .pred p; setp.gt.f32 p, %1, %2; @p add.u32 %0, %0, 1; }" : "+r"(count) : "f"(a), "f"(b));
+  return count;
+}
+
+// To two units in the last place; subnormal numbers count as 0.
+TQ_DEVICE float sqrt_approx(float x) {
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+TQ_DEVICE float rsqrt_approx(float x) {
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 TQ_DEVICE float exp2_approx(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -79,6 +120,13 @@ TQ_DEVICE void multiply_accumulate(float (&sum)[4], const u32 (&a)[4], const u32
       "{%0,%1,%2,%3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The same of half as many columns of A and rows of B: a[0..1] rows r and r + 8, columns 2c and 2c+1.
+TQ_DEVICE void multiply_accumulate(float (&sum)[4], const u32 (&a)[2], u32 b) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
 // Transposes an 8 x 8 matrix of 16-bit elements that a warp holds as a fragment.

@@ -98,6 +98,7 @@ TQ_DEVICE void store_fragments(const Load& load, int group, float gain, QueryFra
                                const Place& place) {
   constexpr int kPairs = (d + 2 * kLanes - 1) / (2 * kLanes);
   const auto pair = [](int n) { return 2 * static_cast<int>(threadIdx.x % kLanes) + 2 * kLanes * n; };
+#pragma unroll 1
   for (int head = warp_index(); head < 8 * kQueryTiles; head += static_cast<int>(blockDim.x) / kLanes) {
     float x[kPairs][2] = {};
 #pragma unroll
@@ -135,6 +136,13 @@ struct QueriesAhead {
 #pragma unroll
       for (int e = 0; e < k; ++e) signs[e] = key.rotation.signs[coordinate() + e];
     }
+  }
+  // Read once all of it has arrived.
+  TQ_DEVICE float arrived() const {
+    float all = 0;
+#pragma unroll
+    for (int e = 0; e < k; ++e) all += first[e] + signs[e];
+    return all;
   }
 };
 

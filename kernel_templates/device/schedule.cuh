@@ -46,6 +46,7 @@ class Schedule {
   TQ_DEVICE explicit Schedule(const AttendParams& params)
       : p_(params), rows_(params.kv_heads * params.group_parts), first_(batch(0)) {
     total_ = last_lane(first_.until);
+#pragma unroll 1
     for (int base = kLanes; base < p_.sequence_count; base += kLanes) total_ += last_lane(batch(base).until);
     // With fewer tiles than blocks the last blocks have none, so that all before them have one.
     blocks_ = min(static_cast<int>(gridDim.x), total_);

@@ -49,6 +49,10 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) scores(const __grid_const
   QueriesAhead<kKey> ahead;
   ahead.load(p.queries, p.query_element, base, p.query_head_stride, p.group, p.key);
   const float centroid = p.key.centroids[head * p.key.stride + (lane & ((1 << kBits) - 1))];
+  // As in device/attend.cuh: wait for it before tiles keep memory busy.
+  if (prepared_in_warps(kKey) && threadIdx.x < kLookupEntries)
+    *reinterpret_cast<float*>(memory.work + threadIdx.x * kLookupRow + threadIdx.x % kLanes * 4) =
+        ahead.arrived() + centroid;
 #pragma unroll
   for (int i = 0; i < kStages; ++i) start(begin + warp + i * kSpec.warps);
 
@@ -69,6 +73,8 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) scores(const __grid_const
   if constexpr (kSigns)
     load_factors(shared.sketched, lane, p.key.alpha[head * p.key.alpha_stride], sign_factors);
 
+  const bool in_pairs = p.out_stride % 2 == 0 && reinterpret_cast<unsigned long long>(p.out) % 8 == 0 &&
+                        p.out_sequence_stride % 2 == 0;
   for (int tile = begin + warp; tile < end; tile += kSpec.warps) {
     Stream::wait();
     const u8* from = kStaged ? images + turn * kBytes : tile_at(p.keys, sequence, head, tile);
@@ -108,6 +114,10 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) scores(const __grid_const
           const float pair[2] = {odd ? other : low, odd ? high : other};
           if (8 * t + lane % 4 * 2 + i >= p.group) continue;
           float* to = row + (8 * t + i) * p.out_stride + 16 * s;
+          if (in_pairs && left > 1) {
+            *reinterpret_cast<float2*>(to) = make_float2(pair[0], pair[1]);
+            continue;
+          }
 #pragma unroll
           for (int k = 0; k < 2; ++k) {
             if (k < left) to[k] = pair[k];

@@ -10,13 +10,21 @@ namespace tq::gpu {
 
 template <int d, int kQueryTiles>
 struct Softmax {
-  float maximum[kQueryTiles][2];                             // a lane's two heads of each query tile
-  float sum[kQueryTiles][2] = {};                            // of 2^(score - maximum), this lane's tokens
-  float output[d / kBlockCoordinates][kQueryTiles][4] = {};  // fragment C: coordinates x heads
+  float maximum[kQueryTiles][2];                        // a lane's two heads of each query tile
+  float sum[kQueryTiles][2];                            // of 2^(score - maximum), this lane's tokens
+  float output[d / kBlockCoordinates][kQueryTiles][4];  // fragment C: coordinates x heads
 
-  TQ_DEVICE Softmax() {
+  TQ_DEVICE void reset() {
 #pragma unroll
-    for (int t = 0; t < kQueryTiles; ++t) maximum[t][0] = maximum[t][1] = -infinity();
+    for (int t = 0; t < kQueryTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) maximum[t][i] = -infinity(), sum[t][i] = 0;
+#pragma unroll
+      for (int b = 0; b < d / kBlockCoordinates; ++b) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) output[b][t][k] = 0;
+      }
+    }
   }
 
   // Turns scores into weights 2^(score + exponent - maximum). `rescale(factors)` multiplies further sums that
@@ -156,6 +164,7 @@ TQ_DEVICE void merge_warps(Softmax<d, kQueryTiles>& softmax, char* work, int gro
     }
   }
   __syncthreads();
+#pragma unroll 1
   for (int task = threadIdx.x; task < group * (d / 4); task += kWarps * kLanes) {
     const int head = task / (d / 4), j = task % (d / 4) * 4;
     float4 total = make_float4(0, 0, 0, 0);

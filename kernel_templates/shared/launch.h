@@ -12,10 +12,10 @@ inline constexpr int kEncodeThreads = 256;
 inline constexpr int kDecodeThreads = 256;
 inline constexpr int kAppendThreads = 128;
 
-// The search grid (64 cells x 16 copies of 8 bytes), centroids (32 copies) and boundaries of
+// The search grid (65 cells x 16 copies of 8 bytes), centroids (32 copies) and boundaries of
 // device/quantiser.cuh.
 TQ_SHARED int quantiser_bytes(int table_bits) {
-  return 64 * 16 * 8 + (1 << table_bits) * kLanes * 4 + 16 * 4;
+  return 65 * 16 * 8 + (1 << table_bits) * kLanes * 4 + 16 * 4;
 }
 
 // Bytes from one token's staged codes to the next: a word more than a token takes, so that tokens differ in
@@ -26,7 +26,25 @@ TQ_SHARED int encode_shared_bytes(const EncodeSpec& spec) {
   const bool vectors = spec.key.prod || spec.key.rotation == Mixing::dense;
   return (vectors ? kTileTokens * spec.key.head_dim * 4 : 16) + tile_bytes(spec.key) +
          quantiser_bytes(spec.key.table_bits) + kTileTokens * stage_stride(spec.key.head_dim) +
-         kTileTokens * 8;
+         kTileTokens * (spec.key.prod ? 8 : 6) + 16;
+}
+
+// What device/encode_halves.cuh takes, of vectors that are binary16 or become it: the orders of
+// device/tensor_hadamard.cuh, the codes of device/tile_parts.cuh.
+TQ_SHARED bool encodes_halves(const EncodeSpec& spec) {
+  const int d = spec.key.head_dim;
+  return (d == 64 || d == 128 || d == 256) && spec.key.table_bits >= 2 && !spec.key.prod &&
+         spec.key.rotation == Mixing::hadamard && spec.layout == Layout::tiles;
+}
+// Words of a lane's codes of a block, on their way to a tile.
+TQ_SHARED int plane_words(int bits) { return bits == 3 ? 4 : bits; }
+TQ_SHARED int plane_bytes(int head_dim, int bits) {
+  return head_dim / kBlockCoordinates * plane_words(bits) * kLanes * 4;
+}
+TQ_SHARED int encode_halves_shared_bytes(const EncodeSpec& spec) {
+  const int bits = spec.key.table_bits, sums = spec.key.scale == ScaleRule::nc ? 1 << 2 * bits : 1;
+  return 2 * plane_bytes(spec.key.head_dim, bits) + quantiser_bytes(bits) + sums * kLanes * 4 +
+         2 * kScalarPlaneBytes + spec.key.head_dim * 2;
 }
 
 TQ_SHARED int group_shared_bytes(const GroupSpec& group) {
@@ -90,11 +108,13 @@ TQ_SHARED int score_shared_bytes(const ScoreSpec& spec) {
 TQ_SHARED int attend_merge_bytes(const AttendSpec& spec) {
   return spec.warps * query_heads(spec.query_tiles) * (spec.head_dim + 4) * 4;
 }
-// A row's outputs, twice, the weights of so many slots at a time, and two words a head.
-inline constexpr int kCombineSlots = 64;
+// A row's outputs, twice, and two words a head; the weights of the slots that share it take the merge's
+// place.
 TQ_SHARED int combine_scratch_bytes(const AttendSpec& spec) {
-  return query_heads(spec.query_tiles) * (2 * spec.head_dim + kCombineSlots + 2) * 4;
+  return query_heads(spec.query_tiles) * (2 * spec.head_dim + 2) * 4;
 }
+// The most slots of a row: a launch has fewer blocks.
+inline constexpr int kCombineSlots = 160;
 // The queries' scratch, then tables, then the merge with the row's behind it: one after the other.
 TQ_SHARED int attend_work_bytes(const AttendSpec& spec) {
   const int tables =

@@ -19,15 +19,14 @@ struct MixingParams {
   const float* matrix;     // dense: row k, column j holds what input k adds to output j
 };
 
-// Cell search of a table of 2^b centroids. A grid of 64 cells over the boundaries: the cell of y says how
-// many boundaries lie below the cell (`base`); what lies inside is compared. `steps` is the most boundaries
-// that a cell holds, nearly always 1.
-inline constexpr int kGridCells = 64;
+// Cell search of a table of 2^b centroids, in grid coordinates g = y scale + offset, clamped to 0 .. 1. Cell
+// k of the grid is what rounds to k / 64: it says how many boundaries lie in cells below (`base`); what lies
+// inside is compared. `steps` is the most boundaries that a cell holds, nearly always 1.
+inline constexpr int kGridSteps = 64, kGridCells = kGridSteps + 1;
 struct QuantiserTable {
-  float grid_scale, grid_offset;  // cell = floor(y scale + offset), clamped
+  float grid_scale, grid_offset;
   int steps;
-  int padding;
-  float boundaries[16];  // inner ones, then +infinity
+  float boundaries[16];  // grid coordinates of the inner ones, then 2, which no coordinate reaches
   float centroids[16];
   u8 base[kGridCells];
 };

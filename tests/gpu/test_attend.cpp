@@ -127,6 +127,19 @@ TEST_CASE("random specialisations, groups, lengths and windows") {
   MESSAGE("worst: ", describe(worst));
 }
 
+// Averages over many random values are small beside them: what is lost to rounding shows most.
+TEST_CASE("values of every kind over many tokens") {
+  std::vector<ValueConfig> values{{ValueMode::rotated, 3, 32, ScaleRule::nc}};
+  for (const int bits : {2, 3, 4, 8}) values.push_back({ValueMode::group, bits, 32, ScaleRule::nc});
+  in_parallel(34, values.size(), [&](std::size_t i, Random& random) {
+    const KeyConfig key{KeyMode::prod, 3, ScaleRule::nc, SketchKind::orthogonal};
+    const CacheLayer layer = make_layer(128, 2, key, values[i], RotationKind::rht, random);
+    const Agreement agreement = attend_once(layer, {0, 0, 1}, {32768}, 16, Element::f16, random);
+    CHECK_MESSAGE(agrees(agreement), describe(values[i]), ": ", describe(agreement));
+    MESSAGE(describe(values[i]), ": ", describe(agreement));
+  });
+}
+
 TEST_CASE("every attention kernel of the catalogue") {
   const char* wanted = std::getenv("TQ_GPU_FULL");
   if (wanted == nullptr) {

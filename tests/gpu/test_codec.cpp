@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <mutex>
 
 #include "core/half.h"
@@ -156,8 +157,9 @@ Differences check_canonical(const KeySample& sample, gpu::GpuKeyCodec& codec, do
 }
 
 // Encodes in pieces into tiles, which must equal what one piece gives, and converts them to core's rows.
-Differences check_tiles(const KeySample& sample, gpu::GpuKeyCodec& codec, Side side, double& decode_error,
-                        Random& random) {
+// `halves`: what the sample's values become where they are rounded to binary16 on the way, or null.
+Differences check_tiles(const KeySample& sample, const KeySample* halves, gpu::GpuKeyCodec& codec, Side side,
+                        double& decode_error, Random& random) {
   const gpu::KeySpec& spec = codec.spec();
   const std::size_t rows = sample.rows, d = sample.d, tiles = (rows + 63) / 64;
   const std::size_t tile_size = static_cast<std::size_t>(gpu::tile_bytes(spec));
@@ -171,7 +173,7 @@ Differences check_tiles(const KeySample& sample, gpu::GpuKeyCodec& codec, Side s
     for (const std::size_t cut : cuts) {
       gpu::Ranges ranges = gpu::one_range(static_cast<int>(first), static_cast<int>(cut - first));
       ranges.one.source = static_cast<int>(first);
-      codec.encode(sample.view(in.data()), sample.element, kHeads, ranges, view, false, {});
+      codec.encode(sample.view(in.data()), sample.element, kHeads, ranges, view, halves != nullptr, {});
       first = cut;
     }
     const Guarded<float> back(kHeads * rows * d);
@@ -201,7 +203,7 @@ Differences check_tiles(const KeySample& sample, gpu::GpuKeyCodec& codec, Side s
       gpu::tile_to_keys(spec, side, sample.codec(h), whole.data() + (t * kHeads + h) * tile_size,
                         static_cast<int>(std::min<std::size_t>(64, rows - t * 64)), block);
     }
-    differences.add(compare_keys(sample.codec(h), sample.head(h), is));
+    differences.add(compare_keys(sample.codec(h), (halves != nullptr ? *halves : sample).head(h), is));
     std::vector<float> expected(rows * d);
     sample.codec(h).decode(is, expected.data());
     const double error = reference::relative_error(
@@ -239,10 +241,10 @@ TEST_CASE("codes, scales, signs and norms equal core's but on boundaries; decodi
     double decode_error = 0;
     gpu::GpuKeyCodec codec(gpu(), sample.codecs, Side::keys);
     Differences differences = check_canonical(sample, codec, decode_error);
-    differences.add(check_tiles(sample, codec, Side::keys, decode_error, random));
+    differences.add(check_tiles(sample, nullptr, codec, Side::keys, decode_error, random));
     if (key.mode == KeyMode::mse) {
       gpu::GpuKeyCodec values(gpu(), sample.codecs, Side::values);
-      differences.add(check_tiles(sample, values, Side::values, decode_error, random));
+      differences.add(check_tiles(sample, nullptr, values, Side::values, decode_error, random));
     }
     CHECK_MESSAGE(differences.explained(), "d ", d, " ", describe(key), " rows ", rows, ": ",
                   differences.codes, " codes, ", differences.near_boundary, " near a boundary; ",
@@ -256,6 +258,128 @@ TEST_CASE("codes, scales, signs and norms equal core's but on boundaries; decodi
   MESSAGE(cases.size(), " specialisations, ", total.compared, " coordinates: ", total.codes,
           " codes differ, all within 1e-6 of a boundary; ", total.signs, " signs near 0; ", total.scalars,
           " scalars by one unit in the last place; decoding to ", worst);
+}
+
+TEST_CASE("tiles of halves, and of what becomes halves, hold core's codes, hard vectors among others") {
+  struct Case {
+    int d, bits;
+    ScaleRule scale;
+    Element element;
+    Side side;
+  };
+  std::vector<Case> cases;
+  for (const int d : {64, 128, 256}) {
+    for (int bits = 2; bits <= 4; ++bits) {
+      for (const ScaleRule scale : {ScaleRule::norm, ScaleRule::nc, ScaleRule::ls}) {
+        for (const Element element : {Element::f16, Element::f32, Element::bf16}) {
+          for (const Side side : {Side::keys, Side::values}) cases.push_back({d, bits, scale, element, side});
+        }
+      }
+    }
+  }
+  std::mutex mutex;
+  Differences total;
+  in_parallel(14, cases.size(), [&](std::size_t i, Random& random) {
+    const auto [d, bits, scale, element, side] = cases[i];
+    const KeyConfig key{KeyMode::mse, bits, scale, SketchKind::orthogonal};
+    KeySample sample(d, key, random.below(2) == 0, 65 + random.below(400), element, random);
+    const auto change = [&](std::size_t row, const auto& f) {
+      for (std::size_t j = 0; j < sample.d; ++j) {
+        float& value = sample.x[row * sample.d + j];
+        value = f(j, value);
+      }
+    };
+    change(3, [](std::size_t, float) { return 0.0f; });
+    change(10, [](std::size_t j, float v) { return j == 33 ? 60000.0f : 1e-4f * v; });
+    change(20, [](std::size_t, float v) { return 1e-6f * v; });              // subnormal
+    change(21, [](std::size_t j, float) { return j == 5 ? 6e-8f : 0.0f; });  // the smallest half
+    const float large = element == Element::f16 ? 65504.0f : 1e5f;           // saturates
+    change(30, [large](std::size_t, float v) { return v > 0 ? large : -large; });
+    sample.x = rounded(sample.x, element);
+    KeySample halves = sample;
+    for (float& value : halves.x) value = half_to_float(float_to_half_saturate(value));
+    gpu::GpuKeyCodec codec(gpu(), sample.codecs, side);
+    double decode_error = 0;
+    const Differences differences = check_tiles(sample, &halves, codec, side, decode_error, random);
+    CHECK_MESSAGE(differences.explained(), "d ", d, " ", describe(key), ": ", differences.codes, " codes, ",
+                  differences.near_boundary, " near a boundary; ", differences.scalars, " scalars, ",
+                  differences.one_ulp, " by one ulp");
+    CHECK_MESSAGE(decode_error < 2e-6, "d ", d, " ", describe(key), ": ", decode_error);
+    const std::lock_guard lock(mutex);
+    total.add(differences);
+  });
+  MESSAGE(cases.size(), " specialisations, ", total.compared, " coordinates: ", total.codes,
+          " codes differ, all within 1e-6 of a boundary; ", total.scalars,
+          " scalars by one unit in the last place");
+}
+
+TEST_CASE("halves from rings and ranges in device memory; an infinity or a NaN spoils its own token only") {
+  Random random = test_random(15);
+  constexpr std::size_t d = 128, kSlots = 300, kTiles = 3, kSequences = 4;
+  const KeyConfig key{KeyMode::mse, 3, ScaleRule::nc, SketchKind::orthogonal};
+  for (const Side side : {Side::keys, Side::values}) {
+    KeySample sample(static_cast<int>(d), key, true, kSlots, Element::f16, random);
+    gpu::GpuKeyCodec codec(gpu(), sample.codecs, side);
+    const std::vector<gpu::TokenRange> ranges{
+        {0, 128, 250, 280, 20}, {37, 150, 11, 0, 0}, {0, 0, 0, 0, 0}, {64, 64, 90, 0, 0}};
+    const Guarded<gpu::TokenRange> on_device(ranges);
+    gpu::Ranges all;
+    all.device = on_device.data();
+    all.sequences = static_cast<int>(kSequences);
+    all.most_tiles = static_cast<int>(kTiles);
+    all.most_tokens = 150;
+    const std::size_t tile_size = static_cast<std::size_t>(gpu::tile_bytes(codec.spec()));
+    const auto encode = [&] {
+      const DeviceInput in(sample.x, Element::f16);
+      const Guarded<std::uint8_t> out(kSequences * kTiles * kHeads * tile_size);
+      const gpu::i64 size = static_cast<gpu::i64>(tile_size);
+      codec.encode(
+          sample.view(in.data()), Element::f16, kHeads, all,
+          {out.data(), kHeads * size, size, static_cast<gpu::i64>(kTiles) * kHeads * size, nullptr, 0}, false,
+          {});
+      return out.read();
+    };
+    // Calls body(head, slot, the token's codes and scale) for all tokens.
+    const auto for_tokens = [&](const std::vector<std::uint8_t>& tiles, const auto& body) {
+      for (std::size_t s = 0; s < kSequences; ++s) {
+        for (std::size_t h = 0; h < kHeads; ++h) {
+          for (int i = 0; i < ranges[s].count; ++i) {
+            const std::size_t token = static_cast<std::size_t>(ranges[s].first + i), in_tile = token % 64;
+            std::vector<std::uint8_t> codes(64 * packed_bytes(d, 3));
+            std::vector<std::uint16_t> scales(64);
+            gpu::tile_to_keys(codec.spec(), side, sample.codec(h),
+                              tiles.data() + ((s * kTiles + token / 64) * kHeads + h) * tile_size, 64,
+                              {codes.data(), scales.data(), nullptr, nullptr});
+            EncodedKeys one;
+            one.rows = 1;
+            const auto begin = codes.begin() + static_cast<std::ptrdiff_t>(in_tile * packed_bytes(d, 3));
+            one.codes.assign(begin, begin + static_cast<std::ptrdiff_t>(packed_bytes(d, 3)));
+            one.scales = {scales[in_tile]};
+            int slot = ranges[s].source + i;
+            if (ranges[s].ring != 0)
+              slot = ranges[s].ring_begin + (slot - ranges[s].ring_begin) % ranges[s].ring;
+            body(h, static_cast<std::size_t>(slot), one);
+          }
+        }
+      }
+    };
+    const auto unexplained = [&](const std::vector<std::uint8_t>& tiles, const auto& skip) {
+      std::size_t wrong = 0;
+      for_tokens(tiles, [&](std::size_t h, std::size_t slot, const EncodedKeys& is) {
+        if (skip(h, slot)) return;
+        const auto begin = sample.x.begin() + static_cast<std::ptrdiff_t>((h * kSlots + slot) * d);
+        const std::vector<float> row(begin, begin + static_cast<std::ptrdiff_t>(d));
+        wrong += compare_keys(sample.codec(h), row, is).explained() ? 0 : 1;
+      });
+      return wrong;
+    };
+    CHECK(unexplained(encode(), [](std::size_t, std::size_t) { return false; }) == 0);
+    sample.x[(kSlots + 100) * d + 7] = std::numeric_limits<float>::infinity();
+    sample.x[(kSlots + 101) * d] = std::numeric_limits<float>::quiet_NaN();
+    CHECK(unexplained(encode(), [](std::size_t h, std::size_t slot) {
+            return h == 1 && (slot == 100 || slot == 101);
+          }) == 0);
+  }
 }
 
 TEST_CASE("group values equal core's") {

@@ -103,7 +103,8 @@ void check_fragments(Random& random) {
       naive_codes(kSide, d, kBits, [&](TokenCoordinate c) { return stage.at(c); });
   std::vector<float> centroids;
   for (int i = 0; i < 1 << kBits; ++i)
-    centroids.push_back(kBits == 8 ? static_cast<float>(i) : static_cast<float>(random.normal()));
+    centroids.push_back(kBits == 8 ? static_cast<float>(i) - group_middle(8)
+                                   : static_cast<float>(random.normal()));
   std::memset(dynamic_shared, 0xff, sizeof(dynamic_shared));  // not-a-number wherever nothing is written
   threadIdx.x = 0;
   using Tables = Lookup<kBits, kSide, kAligned>;

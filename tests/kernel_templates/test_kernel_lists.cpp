@@ -8,6 +8,7 @@
 #include "kernel_templates/catalogue.h"
 #include "kernel_templates/kernels.h"
 #include "kernel_templates/shapes.h"
+#include "shared/launch.h"
 #include "tests/kernel_templates/specs.h"
 
 using namespace tq::gpu;
@@ -92,6 +93,11 @@ TEST_CASE("the catalogue holds every specialisation, counted another way") {
   constexpr std::size_t kMse = 3 * 3, kProd = 3 * 2;
   // In tiles the two sides differ, in core's layout they do not.
   wanted["encode"] = dims * kRotations * kElementTypes * ((2 * kMse + kProd) + (kMse + kProd));
+  // To tiles, from vectors that are binary16 or become it: three head dims, the Hadamard rotation. Where the
+  // vectors are binary16 nothing is left to the other kernel.
+  constexpr std::size_t kHalvesDims = 3;
+  wanted["encode_halves"] = kHalvesDims * kElementTypes * 2 * kMse;
+  wanted["encode"] -= kHalvesDims * 2 * kMse;
   // From here on the scale rule does not matter.
   constexpr std::size_t kMseKinds = 3, kKeyKinds = kMseKinds + kProd, kRotatedKinds = 3;
   wanted["decode"] = dims * kRotations * kElementTypes * ((2 * kMseKinds + kProd) + (kMseKinds + kProd));
@@ -125,11 +131,13 @@ TEST_CASE("what callers ask for is in the catalogue") {
       if (key.table_bits + (key.prod ? 1 : 0) < 2 || key.table_bits + (key.prod ? 1 : 0) > 4) continue;
       for (const Element element : {Element::f32, Element::f16, Element::bf16}) {
         for (const Layout layout : {Layout::tiles, Layout::canonical}) {
-          has(encode_kernel({key, Side::keys, layout, element}));
-          has(decode_kernel({key, Side::keys, layout, element}));
-          if (key.prod) continue;
-          has(encode_kernel({key, Side::values, layout, element}));
-          has(decode_kernel({key, Side::values, layout, element}));
+          for (const Side side : {Side::keys, Side::values}) {
+            if (side == Side::values && key.prod) continue;
+            const EncodeSpec spec{key, side, layout, element};
+            if (encodes_halves(spec)) has(encode_halves_kernel(spec));
+            if (!encodes_halves(spec) || element != Element::f16) has(encode_kernel(spec));
+            has(decode_kernel({key, side, layout, element}));
+          }
         }
       }
       key.scale = ScaleRule::norm;

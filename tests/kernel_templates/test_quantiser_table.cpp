@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include "core/error.h"
@@ -51,30 +50,36 @@ std::vector<float> probes(const std::vector<float>& inner, Random& random) {
   return y;
 }
 
+// Coordinates of the grid are float32 and lie in 0 .. 1: so near a boundary y may fall on either side.
+constexpr float kGridRounding = 2e-7f;
+
 template <int kBits>
 std::size_t wrong(const Codebook& codebook, const QuantiserTable& table, Random& random) {
   using Device = Quantiser<kBits>;
-  static const auto storage = std::make_unique<typename Device::Storage>();
+  auto& storage = *reinterpret_cast<typename Device::Storage*>(tq::gpu::dynamic_shared);
   tq::gpu::threadIdx = {};
-  Device::fill(*storage, table);
-  const Device quantiser(*storage, table);
+  Device::fill(storage, table);
   const std::vector<float> inner = inner_boundaries(codebook);
   std::size_t mistakes = 0;
   unsigned lane = 0;
   for (const float y : probes(inner, random)) {
     tq::gpu::threadIdx.x = lane++ % 64;  // every copy of the table
-    const unsigned index =
-        (quantiser.steps == 1 ? quantiser.template index<true>(y) : quantiser.template index<false>(y));
-    const auto below = std::count_if(inner.begin(), inner.end(), [y](float b) { return b < y; });
-    if (index != static_cast<unsigned>(below)) ++mistakes;
-    if (index < codebook.centroids.size() &&
-        quantiser.centroid(index) != static_cast<float>(codebook.centroids[index]))
-      ++mistakes;
+    const Device quantiser(storage, table);
+    const float coordinate = quantiser.coordinate(y, table.grid_scale);
+    const unsigned index = (quantiser.steps == 1 ? quantiser.template index<true>(coordinate)
+                                                 : quantiser.template index<false>(coordinate));
+    const auto below = [&](float at) {
+      return std::count_if(inner.begin(), inner.end(), [at](float b) { return b < at; });
+    };
+    if (index < below(y - kGridRounding) || index > below(y + kGridRounding)) ++mistakes;
+    if (index >= codebook.centroids.size()) continue;
+    if (quantiser.centroid(index) != static_cast<float>(codebook.centroids[index])) ++mistakes;
   }
-  // A NaN has no index; what it gets must lie in the table.
+  // A NaN has no index; it gets the first.
   for (const float nan :
        {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()}) {
-    if (quantiser.template index<false>(nan) >= codebook.centroids.size()) ++mistakes;
+    const Device quantiser(storage, table);
+    if (quantiser.template index<false>(quantiser.coordinate(nan, table.grid_scale)) != 0) ++mistakes;
   }
   return mistakes;
 }
@@ -195,13 +200,32 @@ TEST_CASE("a table of a single boundary, wherever it is") {
   for (const double b : {0.0, 0.5, -0.5, 0.999, 1e-9, -1e-38}) check(with_boundaries({b}), random);
 }
 
-TEST_CASE("grid_cell() is the device's") {
+TEST_CASE("places on the grid are the device's") {
   Random random = test_random(206);
   const QuantiserTable table = quantiser_table(tq::sphere_codebook(128, 4));
+  auto& storage = *reinterpret_cast<Quantiser<4>::Storage*>(tq::gpu::dynamic_shared);
+  Quantiser<4>::fill(storage, table);
+  const Quantiser<4> quantiser(storage, table);
   for (const float y : probes(inner_boundaries(tq::sphere_codebook(128, 4)), random)) {
-    const unsigned raw = tq::gpu::__float2uint_rd(std::fmaf(y, table.grid_scale, table.grid_offset));
-    CHECK(tq::gpu::grid_cell(table, y) == static_cast<int>(std::min(raw, tq::gpu::kGridCells - 1u)));
+    const float coordinate = tq::gpu::grid_coordinate(table, y);
+    CHECK(coordinate == quantiser.coordinate(y, table.grid_scale));
+    CHECK(tq::gpu::grid_cell(coordinate) ==
+          static_cast<int>(std::nearbyint(coordinate * tq::gpu::kGridSteps)));
   }
+}
+
+TEST_CASE("sums of two squares") {
+  const tq::Codebook codebook = tq::sphere_codebook(64, 3);
+  using Sums = tq::gpu::SquareSums<3>;
+  auto& storage = *reinterpret_cast<Sums::Storage*>(tq::gpu::dynamic_shared);
+  tq::gpu::threadIdx = {};
+  Sums::fill(storage, quantiser_table(codebook));
+  for (unsigned i = 0; i < 64; ++i) {
+    tq::gpu::threadIdx.x = i % 32;
+    const double a = codebook.centroids[i % 8], b = codebook.centroids[i / 8];
+    CHECK(Sums(storage).of(i % 8, i / 8) == doctest::Approx(a * a + b * b).epsilon(1e-6));
+  }
+  tq::gpu::threadIdx = {};
 }
 
 TEST_CASE("more than four bits have no search table") {

@@ -27,7 +27,9 @@ TEST_CASE("codec kernels fit into the smallest shared memory") {
       if (key.prod && key.table_bits > 3) continue;  // five bits with the sign: no kernels
       CAPTURE(tq::test::text_of(key));
       for (const Layout layout : {Layout::tiles, Layout::canonical}) {
-        CHECK(encode_shared_bytes({key, Side::keys, layout, Element::f32}) <= kLeastSharedLimit);
+        const EncodeSpec spec{key, Side::keys, layout, Element::f32};
+        CHECK(encode_shared_bytes(spec) <= kLeastSharedLimit);
+        if (encodes_halves(spec)) CHECK(encode_halves_shared_bytes(spec) <= kLeastSharedLimit);
       }
       CHECK(decode_shared_bytes(key) <= kLeastSharedLimit);
       CHECK(rotate_shared_bytes(key) <= kLeastSharedLimit);
