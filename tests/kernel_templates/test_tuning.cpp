@@ -67,6 +67,7 @@ TEST_CASE("a choice is for launches of its size, kernel and codec") {
   const Tuning tuning = tuned();
   CHECK(chosen(tuning, kSize) == kChoice);
   CHECK(chosen(tuning, {61, 500}) == kChoice);  // about the same
+  CHECK(tuning_key(attend_spec(4), {61, 500}) == tuning_key(attend_spec(4), kSize));
   CHECK(chosen(tuning, kSize, 3) == untuned(attend_spec(3)));
   CHECK(tuning.choose(attend_spec(4, 2), kSize, kServerSharedLimit) == untuned(attend_spec(4, 2)));
   CHECK(tuning.choose(score_spec(4), kSize, kServerSharedLimit).blocks == 0);
@@ -216,6 +217,7 @@ TEST_CASE("entries that make no sense are left out") {
     file["tunings"].insert(file["tunings"].end(), junk);
   }
   file["tunings"].push_back({{"scope", file["tunings"][0]["scope"]}, {"choices", 3}});
+  file["tunings"].push_back({{"scope", file["tunings"][0]["scope"]}});
   CHECK(parse_tuning(file.dump(), kScope).choices() == tuned().choices());
 }
 
