@@ -81,6 +81,25 @@ struct AccessDescription {
   int flags;
 };
 
+// CUlaunchAttribute
+struct LaunchAttribute {
+  int id;
+  char padding[4];
+  union {
+    char bytes[64];
+    int programmatic_stream_serialization_allowed;
+  } value;
+};
+inline constexpr int kProgrammaticStreamSerialization = 6;
+
+// CUlaunchConfig
+struct LaunchConfig {
+  unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+  StreamHandle stream;
+  LaunchAttribute* attributes;
+  unsigned attribute_count;
+};
+
 // A name with a version is what cuda.h's macro of the plain name stands for.
 struct DriverApi {
   explicit DriverApi(SharedLibrary opened) : library(std::move(opened)) {}
@@ -163,9 +182,7 @@ struct DriverApi {
       library, Presence::optional};
   Function<"cuOccupancyMaxActiveBlocksPerMultiprocessor", int*, FunctionHandle, int, std::size_t>
       occupancy_max_active_blocks{library};
-  Function<"cuLaunchKernel", FunctionHandle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-           unsigned, StreamHandle, void**, void**>
-      launch_kernel{library};
+  Function<"cuLaunchKernelEx", const LaunchConfig*, FunctionHandle, void**, void**> launch_kernel{library};
 };
 
 // The driver, opened and initialised at the first call. Throws SystemError when there is none, when it is

@@ -26,7 +26,8 @@ std::optional<std::size_t> read_parameter_bytes(cuda::FunctionHandle function, c
 Kernel::Kernel(const Device& device, std::string label, const CompiledImage& image)
     : context_(device.context()),
       label_(std::make_shared<const std::string>(std::move(label))),
-      usage_(image.usage) {
+      usage_(image.usage),
+      can_overlap_(device.info().architecture.major >= 9) {
   const CurrentContext current(*context_);
   const cuda::DriverApi& driver = cuda::driver();
   if (const cuda::Result result = driver.module_load_data(&module_, image.cubin.data());
@@ -68,6 +69,7 @@ Kernel::Kernel(Kernel&& other) noexcept
       label_(std::move(other.label_)),
       usage_(other.usage_),
       parameter_bytes_(other.parameter_bytes_),
+      can_overlap_(other.can_overlap_),
       module_(std::exchange(other.module_, nullptr)),
       function_(std::exchange(other.function_, nullptr)) {}
 
@@ -76,6 +78,7 @@ Kernel& Kernel::operator=(Kernel&& other) noexcept {
   std::swap(label_, other.label_);
   std::swap(usage_, other.usage_);
   std::swap(parameter_bytes_, other.parameter_bytes_);
+  std::swap(can_overlap_, other.can_overlap_);
   std::swap(module_, other.module_);
   std::swap(function_, other.function_);
   return *this;
@@ -100,9 +103,15 @@ void Kernel::launch(const LaunchShape& shape, StreamRef stream, const void* para
   const cuda::DriverApi& driver = cuda::driver();
   // The driver copies the parameter and does not write to it.
   void* arguments[] = {const_cast<void*>(parameters)};
-  const cuda::Result result =
-      driver.launch_kernel(function_, shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y,
-                           shape.block.z, shape.shared_bytes, stream.handle(), arguments, nullptr);
+  cuda::LaunchAttribute overlap{};
+  overlap.id = cuda::kProgrammaticStreamSerialization;
+  overlap.value.programmatic_stream_serialization_allowed = 1;
+  const cuda::LaunchConfig config{shape.grid.x,       shape.grid.y,
+                                  shape.grid.z,       shape.block.x,
+                                  shape.block.y,      shape.block.z,
+                                  shape.shared_bytes, stream.handle(),
+                                  &overlap,           can_overlap_ && shape.waits_itself ? 1U : 0U};
+  const cuda::Result result = driver.launch_kernel(&config, function_, arguments, nullptr);
   if (result != cuda::Result::success) {
     cuda::throw_error(result, driver.launch_kernel.name(), "kernel " + describe_launch(*label_, shape));
   }

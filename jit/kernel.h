@@ -17,6 +17,9 @@ namespace tq {
 struct LaunchShape {
   Dim3 grid, block;
   unsigned shared_bytes = 0;  // dynamic; up to the device's limit with opt-in
+  // May begin while the stream's previous kernel ends, where the device can (compute capability 9): the
+  // kernel waits itself before it touches what that one may have written (griddepcontrol.wait).
+  bool waits_itself = false;
 };
 
 // A kernel that is loaded on a device: the only thing that can be launched.
@@ -43,6 +46,7 @@ class Kernel {
   std::shared_ptr<const std::string> label_;  // shared with the record of the last launch
   ResourceUsage usage_;
   std::optional<std::size_t> parameter_bytes_;
+  bool can_overlap_;
   cuda::ModuleHandle module_ = nullptr;
   cuda::FunctionHandle function_ = nullptr;
 };

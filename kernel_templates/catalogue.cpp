@@ -148,7 +148,8 @@ std::vector<CatalogueEntry> covering_catalogue() {
   list.add(wht_kernel({128, Element::f32, false}));
   list.add(wht_kernel({512, Element::bf16, false}));
   list.add(wht_kernel({576, Element::f16, true}));
-  list.add(wht_kernel({560, Element::f32, true}));  // two Paley factors, one of each kind
+  list.add(wht_kernel({192, Element::bf16, true}));  // on the tensor cores
+  list.add(wht_kernel({560, Element::f32, true}));   // two Paley factors, one of each kind
   list.add(append_kernel());
   add_codec(list, {128, 3, false, gpu::ScaleRule::nc, Mixing::hadamard, Mixing::hadamard}, Layout::tiles,
             Element::f16);

@@ -109,7 +109,7 @@ void GpuAttention::attend(const Call& call, StreamRef stream) {
       p.value_rotation = rotated->tables().rotation_back();
     }
   }
-  launch(kernel, {{static_cast<unsigned>(grid)}, {threads}, shared}, stream, p);
+  launch(kernel, {{static_cast<unsigned>(grid)}, {threads}, shared, true}, stream, p);
 }
 
 }  // namespace tq::gpu

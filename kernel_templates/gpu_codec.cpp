@@ -196,7 +196,8 @@ void GpuKeyCodec::scores(const void* queries, Element element, int group, int he
   launch(kernel,
          {{static_cast<unsigned>(share), static_cast<unsigned>(heads), static_cast<unsigned>(sequences)},
           {threads},
-          shared},
+          shared,
+          true},
          stream, p);
 }
 
@@ -253,6 +254,11 @@ void wht(GpuContext& gpu, int order, Element element, bool transposed, const voi
   const WhtParams p{in, out, rows, gain};
   const int multiprocessors = gpu.device().info().multiprocessors;
   const Kernel& kernel = gpu.kernels().get(wht_kernel(spec));
+  if (transforms_halves(spec)) {
+    constexpr int kBlockRows = kWhtHalvesThreads / kLanes * kWhtHalvesRows;
+    const unsigned shared = static_cast<unsigned>(wht_halves_shared_bytes(order));
+    return launch(kernel, {{blocks(rows, kBlockRows)}, {kWhtHalvesThreads}, shared}, stream, p);
+  }
   if (wht_is_mixed(order)) {
     const unsigned grid = static_cast<unsigned>(std::min<i64>(rows, 16 * multiprocessors));
     return launch(kernel, {{grid}, {kMixedThreads}, static_cast<unsigned>(order) * 4}, stream, p);

@@ -33,6 +33,7 @@ bool wht_is_mixed(int order) { return hadamard_plan(order).paley_orders.size() >
 KernelSource wht_kernel(const WhtSpec& spec) {
   const std::string label =
       fmt::format("wht d{} {}{}", spec.order, describe(spec.element), spec.transposed ? " transposed" : "");
+  if (transforms_halves(spec)) return instantiate(label, "wht_halves", spec);
   if (!wht_is_mixed(spec.order)) return instantiate(label, "wht", spec);
   const HadamardPlan plan = hadamard_plan(spec.order);
   return {label,

@@ -56,6 +56,7 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) attend(const __grid_const
   constexpr float kLog2e = 1.4426950408889634f;
   const float gain = p.softmax_scale * kLog2e;
 
+  follow_previous_launch();
   const Schedule schedule(p);
   const int end = schedule.end();
   typename TilesOf<kSpec>::Type tiles(p, memory.image(warp_index()));

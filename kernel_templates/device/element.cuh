@@ -64,6 +64,14 @@ TQ_DEVICE void load_eight(const void* base, i64 index, float* x) {
   }
 }
 
+// Two neighbouring 16-bit elements.
+template <Element kElement>
+TQ_DEVICE u32 pack_elements(float low, float high) {
+  static_assert(kElement != Element::f32);
+  if constexpr (kElement == Element::f16) return pack_half2(low, high);
+  return float_to_bfloat16(low) | static_cast<u32>(float_to_bfloat16(high)) << 16;
+}
+
 template <Element kElement>
 TQ_DEVICE void store_eight(void* base, i64 index, const float* x) {
   if constexpr (kElement == Element::f32) {
@@ -73,13 +81,7 @@ TQ_DEVICE void store_eight(void* base, i64 index, const float* x) {
   } else {
     Vector4 v;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if constexpr (kElement == Element::f16) {
-        v.x[i] = pack_half2(x[2 * i], x[2 * i + 1]);
-      } else {
-        v.x[i] = float_to_bfloat16(x[2 * i]) | static_cast<u32>(float_to_bfloat16(x[2 * i + 1])) << 16;
-      }
-    }
+    for (int i = 0; i < 4; ++i) v.x[i] = pack_elements<kElement>(x[2 * i], x[2 * i + 1]);
     *reinterpret_cast<Vector4*>(static_cast<u16*>(base) + index) = v;
   }
 }

@@ -122,7 +122,18 @@ TQ_DEVICE void multiply_accumulate(float (&sum)[4], const u32 (&a)[4], const u32
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// The same of half as many columns of A and rows of B: a[0..1] rows r and r + 8, columns 2c and 2c+1.
+// The same of binary16 or bfloat16.
+template <Element kElement>
+TQ_DEVICE void multiply_accumulate(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  static_assert(kElement != Element::f32);
+  if constexpr (kElement == Element::f16) return multiply_accumulate(sum, a, b);
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Of binary16 again, half as many columns of A and rows of B: a[0..1] rows r and r + 8, columns 2c and 2c+1.
 TQ_DEVICE void multiply_accumulate(float (&sum)[4], const u32 (&a)[2], u32 b) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
@@ -192,6 +203,16 @@ TQ_DEVICE u32 add_acquire_release(u32* address, u32 value) {
                : "l"(address), "r"(value)
                : "memory");
   return before;
+}
+
+// Of a launch that waits itself (jit/kernel.h): called before anything that the stream's previous kernel may
+// have written is read, or what it may still read is written. Then the stream's next kernel may begin, as
+// blocks of this one make room; nothing is lost where it does not wait itself.
+TQ_DEVICE void follow_previous_launch() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" : : : "memory");
+  asm volatile("griddepcontrol.launch_dependents;" : : : "memory");
+#endif
 }
 
 // 16 bytes from global to shared memory behind the thread's back. Copies that a thread has started since its

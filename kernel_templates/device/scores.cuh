@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(kSpec.warps * 32, 1) scores(const __grid_const
   const int lane = threadIdx.x % kLanes, warp = warp_index();
   u8* images = memory.image(warp);
 
+  follow_previous_launch();
   const int head = blockIdx.y, sequence = blockIdx.z;
   const int tokens = p.tokens[sequence], tiles = (tokens + kTileTokens - 1) / kTileTokens;
   const int begin = static_cast<int>(static_cast<i64>(blockIdx.x) * tiles / gridDim.x);

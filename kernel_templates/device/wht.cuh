@@ -15,6 +15,7 @@ struct WarpRows {
   using H = Hadamard<kOrder>;
   static constexpr bool kThroughShared = !H::kContiguous;
   static constexpr int kSize = element_bytes(kElement), kRowPieces = kOrder * kSize / 16;  // of 16 bytes
+  static constexpr int kTurns = (H::kRows * kRowPieces + kLanes - 1) / kLanes;  // pieces a lane moves
   // A row's lanes apart from the next row's in their banks.
   static constexpr int kStride = kOrder + (H::kWidth < 4 ? 4 : H::kWidth);
   static constexpr int kBytes = kThroughShared ? H::kRows * kStride * kSize : 16;
@@ -23,11 +24,20 @@ struct WarpRows {
                              typename H::Registers& x) {
     const int row = lane / H::kWidth, l = lane % H::kWidth;
     if constexpr (kThroughShared) {
-      for (int piece = lane; piece < live * kRowPieces; piece += kLanes) {
-        const Vector4 v = static_cast<const Vector4*>(from)[first * kRowPieces + piece];
+      Vector4 v[kTurns];  // all on their way before the first is waited for
+#pragma unroll
+      for (int turn = 0; turn < kTurns; ++turn) {
+        const int piece = turn * kLanes + lane;
+        if (piece < live * kRowPieces)
+          v[turn] = static_cast<const Vector4*>(from)[first * kRowPieces + piece];
+      }
+#pragma unroll
+      for (int turn = 0; turn < kTurns; ++turn) {
+        const int piece = turn * kLanes + lane;
+        if (piece >= live * kRowPieces) continue;
         Vector2* to = place(shared, piece);
-        to[0] = {v.x[0], v.x[1]};
-        to[1] = {v.x[2], v.x[3]};
+        to[0] = {v[turn].x[0], v[turn].x[1]};
+        to[1] = {v[turn].x[2], v[turn].x[3]};
       }
       __syncwarp();
 #pragma unroll
@@ -46,7 +56,10 @@ struct WarpRows {
       for (int e = 0; e < H::kElements; ++e)
         store_element<kElement>(shared, row * kStride + H::coordinate(e, l), x[e]);
       __syncwarp();
-      for (int piece = lane; piece < live * kRowPieces; piece += kLanes) {
+#pragma unroll
+      for (int turn = 0; turn < kTurns; ++turn) {
+        const int piece = turn * kLanes + lane;
+        if (piece >= live * kRowPieces) continue;
         const Vector2* from = place(shared, piece);
         static_cast<Vector4*>(to)[first * kRowPieces + piece] = {from[0].x[0], from[0].x[1], from[1].x[0],
                                                                  from[1].x[1]};

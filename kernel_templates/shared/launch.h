@@ -1,5 +1,6 @@
 #pragma once
 
+#include "shared/hadamard_lanes.h"
 #include "shared/tile_layout.h"
 
 // Threads and dynamic shared memory of a block: the host asks for them, the kernels assert them.
@@ -11,6 +12,19 @@ inline constexpr int kRotateThreads = 256;
 inline constexpr int kEncodeThreads = 256;
 inline constexpr int kDecodeThreads = 256;
 inline constexpr int kAppendThreads = 128;
+
+// What device/wht_halves.cuh takes: 16-bit elements, one of Paley's factors, and a matrix small enough to be
+// multiplied whole. A warp has 16 rows in shared memory, a piece of 16 bytes more than they take apart, so
+// that rows differ in their banks.
+TQ_SHARED bool transforms_halves(const WhtSpec& spec) {
+  const int odd = odd_part(spec.order);
+  return spec.element != Element::f32 && spec.order % 16 == 0 && spec.order <= 256 && odd > 1 && odd <= 9;
+}
+inline constexpr int kWhtHalvesThreads = 128, kWhtHalvesRows = 16;
+TQ_SHARED int wht_halves_stride(int order) { return order * 2 + 16; }
+TQ_SHARED int wht_halves_shared_bytes(int order) {
+  return kWhtHalvesThreads / kLanes * kWhtHalvesRows * wht_halves_stride(order);
+}
 
 // The search grid (65 cells x 16 copies of 8 bytes), centroids (32 copies) and boundaries of
 // device/quantiser.cuh.

@@ -130,7 +130,7 @@ SAME_FUNCTION(DriverApi::func_set_attribute, cuFuncSetAttribute);
 SAME_FUNCTION(DriverApi::func_get_param_info, cuFuncGetParamInfo);
 #endif
 SAME_FUNCTION(DriverApi::occupancy_max_active_blocks, cuOccupancyMaxActiveBlocksPerMultiprocessor);
-SAME_FUNCTION(DriverApi::launch_kernel, cuLaunchKernel);
+SAME_FUNCTION(DriverApi::launch_kernel, cuLaunchKernelEx);
 
 SAME_FUNCTION(NvrtcApi::get_error_string, nvrtcGetErrorString);
 SAME_FUNCTION(NvrtcApi::version, nvrtcVersion);
@@ -182,6 +182,8 @@ SAME_VALUE(tq::cuda::kAllocationPinned, CU_MEM_ALLOCATION_TYPE_PINNED);
 SAME_VALUE(tq::cuda::kAccessReadWrite, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
 SAME_VALUE(tq::cuda::kGranularityMinimum, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
 
+SAME_VALUE(tq::cuda::kProgrammaticStreamSerialization, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
+
 SAME_VALUE(tq::nvrtc::Result::success, NVRTC_SUCCESS);
 
 #define SAME_FIELD(Ours, ours, Theirs, theirs)                     \
@@ -203,6 +205,23 @@ SAME_FIELD(AllocationProperties, flags, CUmemAllocationProp, allocFlags);
 static_assert(sizeof(AccessDescription) == sizeof(CUmemAccessDesc));
 SAME_FIELD(AccessDescription, location, CUmemAccessDesc, location);
 SAME_FIELD(AccessDescription, flags, CUmemAccessDesc, flags);
+
+using tq::cuda::LaunchAttribute;
+using tq::cuda::LaunchConfig;
+static_assert(sizeof(LaunchAttribute) == sizeof(CUlaunchAttribute));
+SAME_FIELD(LaunchAttribute, id, CUlaunchAttribute, id);
+SAME_FIELD(LaunchAttribute, value, CUlaunchAttribute, value);
+SAME_FIELD(LaunchAttribute, value.programmatic_stream_serialization_allowed, CUlaunchAttribute,
+           value.programmaticStreamSerializationAllowed);
+static_assert(sizeof(LaunchConfig) == sizeof(CUlaunchConfig));
+SAME_FIELD(LaunchConfig, grid_x, CUlaunchConfig, gridDimX);
+SAME_FIELD(LaunchConfig, grid_z, CUlaunchConfig, gridDimZ);
+SAME_FIELD(LaunchConfig, block_x, CUlaunchConfig, blockDimX);
+SAME_FIELD(LaunchConfig, block_z, CUlaunchConfig, blockDimZ);
+SAME_FIELD(LaunchConfig, shared_bytes, CUlaunchConfig, sharedMemBytes);
+SAME_FIELD(LaunchConfig, stream, CUlaunchConfig, hStream);
+SAME_FIELD(LaunchConfig, attributes, CUlaunchConfig, attrs);
+SAME_FIELD(LaunchConfig, attribute_count, CUlaunchConfig, numAttrs);
 
 }  // namespace
 

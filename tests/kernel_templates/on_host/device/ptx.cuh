@@ -51,6 +51,7 @@ std::array<T, kLanes> warp_values(const T& value) {
   this_warp->barrier.arrive_and_wait();
   return all;
 }
+inline void __syncwarp() { this_warp->barrier.arrive_and_wait(); }
 inline void __syncthreads() { this_block->arrive_and_wait(); }
 
 inline constexpr u32 kFullWarp = 0xffffffffu;
@@ -111,9 +112,13 @@ inline u32 pack_half2_saturate(float low, float high) {
 }
 
 // Rows 2c, 2c + 1 of column r of B, or of row r of A: what a register holds in lane 4 r + c.
-inline double half_of(u32 halves, int i) { return tq::half_to_float(static_cast<u16>(halves >> 16 * i)); }
+template <Element kElement>
+double element_of(u32 pair, int i) {
+  const u16 bits = static_cast<u16>(pair >> 16 * i);
+  return kElement == Element::f16 ? tq::half_to_float(bits) : tq::bfloat16_to_float(bits);
+}
 
-template <int kRegisters>
+template <int kRegisters, Element kElement = Element::f16>
 void multiply_accumulate_on_host(float (&sum)[4], const u32 (&a)[2 * kRegisters],
                                  const u32 (&b)[kRegisters]) {
   struct Fragments {
@@ -127,14 +132,18 @@ void multiply_accumulate_on_host(float (&sum)[4], const u32 (&a)[2 * kRegisters]
     double total = sum[i];
     for (int k = 0; k < 8 * kRegisters; ++k) {
       const int at = k % 8 / 2, column = 2 * c + i % 2;
-      total += half_of(all[static_cast<std::size_t>(4 * r + at)].a[2 * (k / 8) + i / 2], k % 2) *
-               half_of(all[static_cast<std::size_t>(4 * column + at)].b[k / 8], k % 2);
+      total += element_of<kElement>(all[static_cast<std::size_t>(4 * r + at)].a[2 * (k / 8) + i / 2], k % 2) *
+               element_of<kElement>(all[static_cast<std::size_t>(4 * column + at)].b[k / 8], k % 2);
     }
     sum[i] = static_cast<float>(total);
   }
 }
 inline void multiply_accumulate(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   multiply_accumulate_on_host<2>(sum, a, b);
+}
+template <Element kElement>
+void multiply_accumulate(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  multiply_accumulate_on_host<2, kElement>(sum, a, b);
 }
 inline void multiply_accumulate(float (&sum)[4], const u32 (&a)[2], u32 b) {
   const u32 one[1] = {b};
@@ -156,6 +165,10 @@ struct alignas(16) Vector4 {
 struct alignas(8) Vector2 {
   u32 x[2];
 };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline Vector4 load_stream16(const void* address) {
   Vector4 value;
