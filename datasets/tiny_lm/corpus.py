@@ -7,6 +7,7 @@ then on nothing else: the order is that of the SHA-256 of names and paths.
 import collections
 import concurrent.futures
 import dataclasses
+import email
 import hashlib
 import importlib.metadata
 import os
@@ -25,7 +26,7 @@ LICENCE_NAME = re.compile(r"(LICEN[CS]E|COPYING|NOTICE)", re.IGNORECASE)
 LEFT_OUT = re.compile(r"(^|/)(_?vendor(ed|s)?|externals?|third_party|\.[^/]+)/")
 LARGEST_FILE = 1 << 20
 # Tables of numbers and encoded data have long lines; code and prose do not.
-LONGEST_MEAN_LINE = 120
+LONGEST_MEAN_LINE = 200
 # A slow disk costs text, not the machine's time.
 READ_SECONDS = 100
 
@@ -80,7 +81,7 @@ def is_text(name):
 def installed_packages():
     seen = set()
     for distribution in importlib.metadata.distributions():
-        metadata = distribution.metadata
+        metadata = email.message_from_string(distribution.read_text("METADATA") or "")
         name, licence = metadata.get("Name"), free_licence(metadata)
         if not name or name.lower() in seen or licence is None:
             continue
@@ -103,19 +104,25 @@ def standard_library():
     return Package("Python standard library", sysconfig.get_python_version(), "PSF-2.0", files, [])
 
 
-def read_text(path):
-    """The file's bytes, None if it cannot be read or is not text to learn from. A METADATA gives its description."""
+def read_utf8(path):
+    """The file's bytes, None if they are too many, cannot be read, or are not UTF-8."""
     try:
         if os.path.getsize(path) > LARGEST_FILE:
             return None
         with open(path, "rb") as file:
             data = file.read()
         data.decode()
+        return data
     except (OSError, ValueError):
         return None
-    if os.path.basename(path) == "METADATA":
+
+
+def read_text(path):
+    """A file's text to learn from, None if there is none. A METADATA gives the description of its package."""
+    data = read_utf8(path)
+    if data is not None and os.path.basename(path) == "METADATA":
         data = data.partition(b"\n\n")[2].lstrip()
-    if not data.strip() or b"\0" in data or len(data) > LONGEST_MEAN_LINE * (data.count(b"\n") + 1):
+    if not data or b"\0" in data or len(data) > LONGEST_MEAN_LINE * (data.count(b"\n") + 1):
         return None
     return data if data.endswith(b"\n") else data + b"\n"
 
@@ -139,9 +146,9 @@ def hold_out(packages, size, texts):
     for package in sorted(packages, key=lambda package: digest(package.name)):
         if sum(map(len, parts)) >= size:
             break
-        licence_texts = [text for text in map(read_text, package.licence_files) if text]
-        if not licence_texts or sum(os.path.getsize(path) for path, _ in package.files
-                                    if os.path.exists(path)) not in HELDOUT_PACKAGE_SIZES:
+        licence_texts = [read_utf8(path) for path in package.licence_files]
+        bytes_in_all = sum(os.path.getsize(path) for path, _ in package.files if os.path.exists(path))
+        if not all(licence_texts) or not licence_texts or bytes_in_all not in HELDOUT_PACKAGE_SIZES:
             continue
         chosen, taken = [], 0
         for limit, suffixes in ((HELDOUT_DOCUMENTATION_BYTES, (".md", ".rst", "METADATA")),

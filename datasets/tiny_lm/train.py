@@ -71,6 +71,12 @@ def parse_arguments():
     return arguments
 
 
+def refuse(text):
+    """Ends the program: the input is at fault."""
+    print(f"train: {text}", file=sys.stderr)
+    sys.exit(3)
+
+
 def configuration(arguments):
     fields = {field.name: field.type for field in dataclasses.fields(Config)}
     config = Config()
@@ -80,8 +86,11 @@ def configuration(arguments):
     for setting in arguments.set:
         name, _, value = setting.partition("=")
         if name not in fields:
-            sys.exit(f"train: --set {setting}: the fields are {', '.join(fields)}")
-        config = dataclasses.replace(config, **{name: fields[name](value)})
+            refuse(f"--set {setting}: the fields are {', '.join(fields)}")
+        try:
+            config = dataclasses.replace(config, **{name: fields[name](value)})
+        except ValueError:
+            refuse(f"--set {setting}: not a number")
     return config
 
 
@@ -120,12 +129,38 @@ class Baselines:
         self.process.wait()
 
 
+class Plan:
+    """How many steps to take: a given number, or, once some have been timed, what fits before the deadline."""
+
+    def __init__(self, arguments):
+        self.steps = arguments.steps
+        self.deadline = START + 60 * arguments.minutes - FINISH_SECONDS if arguments.minutes else math.inf
+
+    def done(self, steps):
+        """Whether training ends after `steps` steps."""
+        if self.steps is None and steps in (UNTIMED_STEPS, UNTIMED_STEPS + TIMED_STEPS):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            now = time.monotonic()
+            if steps == UNTIMED_STEPS:
+                self.timed_from = now
+            else:
+                rate = TIMED_STEPS / (now - self.timed_from)
+                self.steps = steps + max(1, int((self.deadline - now) * (1 - SAVES_SHARE) * rate))
+                say(f"{rate:.2f} steps/s: {self.steps} steps in all")
+        return steps == self.steps or time.monotonic() > self.deadline
+
+    def seconds_to_finish(self):
+        """What is left for the end; None: no limit."""
+        return None if math.isinf(self.deadline) else max(1, self.deadline + FINISH_SECONDS - time.monotonic())
+
+
 class Run:
     """One training run, its record and its folder."""
 
     def __init__(self, arguments, config, corpus, baselines):
         self.out, self.corpus, self.baselines = arguments.out, corpus, baselines
-        self.deadline = START + 60 * arguments.minutes - FINISH_SECONDS if arguments.minutes else math.inf
+        self.plan = Plan(arguments)
         device = torch.device(arguments.device)
         retrieval = retrieval_text.evaluation_file(RETRIEVAL_DOCUMENTS, config.max_position_embeddings, "evaluation")
         self.retrieval_lines = retrieval.splitlines()
@@ -152,37 +187,25 @@ class Run:
             "command": shlex.join(["train.py"] + sys.argv[1:]), "revision": arguments.revision, "machine": where,
             "software": f"PyTorch {torch.__version__}, Python {platform.python_version()}",
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-            "steps": 0, "planned_steps": arguments.steps, "rows": arguments.rows,
+            "steps": 0, "planned_steps": None, "rows": arguments.rows,
             "retrieval_rows": batches.retrieval_rows, "seconds": 0.0, "optimiser": OPTIMISER,
             "started_from": started_from, "curve": [], "baselines": {}, "evaluation": None}
 
     def train(self):
-        """Steps until the planned number or the deadline; saves on the way, at the end and when interrupted."""
-        planned, losses = self.record["planned_steps"], None
-        total, count = 0, 0
-        logged = saved = time.monotonic()
-        done = False
+        """Steps until there are enough; saves on the way, at the end and when interrupted."""
+        losses, total, count, done = None, 0, 0, False
         try:
             while not done:
-                total, count = total + self.trainer.step(planned), count + 1
-                steps = self.trainer.steps
-                if steps in (1, UNTIMED_STEPS, UNTIMED_STEPS + TIMED_STEPS):
-                    total.tolist()  # waits for the device
+                total, count = total + self.trainer.step(self.plan.steps), count + 1
+                done = self.plan.done(self.trainer.steps)
                 now = time.monotonic()
-                if steps == 1:
-                    started = now
-                    say("first step done")
-                if steps == UNTIMED_STEPS:
-                    timed = now
-                if steps == UNTIMED_STEPS + TIMED_STEPS and planned is None:
-                    rate = TIMED_STEPS / (now - timed)
-                    planned = steps + max(1, int((self.deadline - now) * (1 - SAVES_SHARE) * rate))
-                    self.record["planned_steps"] = planned
-                    say(f"{rate:.2f} steps/s: {planned} steps in all")
-                done = steps == planned or now > self.deadline
+                if self.trainer.steps == 1:
+                    started = logged = saved = now
+                    say("the first step is done")
                 if done or now - logged > LOG_SECONDS:
                     losses, total, count, logged = (total / count).tolist(), 0, 0, now
-                    say(f"step {steps} of {planned}: text {losses[0]:.4f}, key-value documents {losses[1]:.4f}")
+                    say(f"step {self.trainer.steps} of {self.plan.steps or 'a number not known yet'}: "
+                        f"text {losses[0]:.4f}, key-value documents {losses[1]:.4f}")
                     if not all(map(math.isfinite, losses)):
                         sys.exit("train: the loss is not finite: what was saved last stays")
                     self.record["seconds"] = now - started
@@ -204,7 +227,8 @@ class Run:
         retrieved = sum(right for _, right in counts) / sum(queries for queries, _ in counts)
         steps = self.trainer.steps
         say(f"step {steps} saved: held-out {evaluation['loss']:.4f} nats a byte, {retrieved:.1%} of values retrieved")
-        self.record |= {"steps": steps, "evaluation": evaluation, "baselines": self.baselines.wait(0)}
+        self.record |= {"steps": steps, "planned_steps": self.plan.steps, "evaluation": evaluation,
+                        "baselines": self.baselines.wait(0)}
         self.record["curve"].append([steps, *losses, evaluation["loss"], retrieved])
         self.files["model.safetensors"] = safetensors.torch.save(state, metadata={"format": "pt"})
         write(self.out / "model.safetensors", self.files["model.safetensors"])
@@ -215,8 +239,7 @@ class Run:
 
     def finish(self):
         """The card with the baselines, for which it waits as long as --minutes allow."""
-        left = self.deadline + FINISH_SECONDS - time.monotonic()
-        self.record["baselines"] = self.baselines.wait(max(1, left) if math.isfinite(left) else None)
+        self.record["baselines"] = self.baselines.wait(self.plan.seconds_to_finish())
         if not self.record["baselines"]:
             say("there are no baselines")
         self.write_card()
@@ -232,9 +255,9 @@ def main():
     config = configuration(arguments)
     corpus = collect(arguments.training_bytes, arguments.heldout_bytes, say)
     if len(corpus.training) <= config.max_position_embeddings or not corpus.heldout:
-        sys.exit(f"train: found {len(corpus.training)} bytes to train on and {len(corpus.heldout)} to hold out: too little")
+        refuse(f"found {len(corpus.training)} bytes to train on and {len(corpus.heldout)} to hold out: install packages")
     if arguments.continue_from and (arguments.continue_from / "heldout.txt").read_bytes() != corpus.heldout:
-        sys.exit(f"train: {arguments.continue_from} has another held-out text, which this run would train on")
+        refuse(f"{arguments.continue_from} has another held-out text, which this run could train on")
     with tempfile.TemporaryDirectory() as folder:
         baselines = Baselines(folder, corpus)
         try:
@@ -253,4 +276,4 @@ if __name__ == "__main__":
         say("interrupted")
         sys.exit(130)
     except OSError as error:
-        sys.exit(f"train: {error}")
+        refuse(error)

@@ -14,8 +14,8 @@ BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
 RETRIEVAL_SHARE = 1 / 8
 RETRIEVAL_POOL = 16384
 
-OPTIMISER = (f"AdamW, learning rate {PEAK_RATE:g} to {LAST_RATE:g} by a cosine after {WARM_UP_STEPS} steps of warm-up, "
-             f"betas {BETAS[0]} and {BETAS[1]}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP:g}")
+OPTIMISER = (f"AdamW, learning rate {PEAK_RATE:g} to {LAST_RATE:g} by a cosine, warm-up of {WARM_UP_STEPS} steps or a "
+             f"tenth, betas {BETAS[0]} and {BETAS[1]}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP:g}")
 
 
 def to_device(data, device):
