@@ -42,8 +42,8 @@ class Model(unittest.TestCase):
 
     def test_card_lists_every_file(self):
         listed = re.findall(r"^\| `(\S+)` \| (\d+) \| `([0-9a-f]{64})` \|$", self.card, re.MULTILINE)
-        self.assertEqual(sorted(name for name, *_ in listed) + ["README.md"],
-                         sorted(path.name for path in MODEL.iterdir() if path.name != "README.md") + ["README.md"])
+        self.assertEqual(sorted([name for name, *_ in listed] + ["README.md"]),
+                         sorted(path.name for path in MODEL.iterdir()))
         for name, size, digest in listed:
             data = (MODEL / name).read_bytes()
             self.assertEqual((len(data), hashlib.sha256(data).hexdigest()), (int(size), digest), name)
@@ -73,9 +73,11 @@ class Model(unittest.TestCase):
         text = (MODEL / "heldout.txt").read_bytes()
         self.assertTrue(150_000 <= len(text) <= 250_000, len(text))
         text.decode()
-        for package, version in re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| [\d,]+ \| `", self.card, re.MULTILINE):
-            self.assertRegex((MODEL / "heldout_licences.txt").read_text(), rf"(?m)^===== .*\b{re.escape(package)} "
-                                                                          rf"{re.escape(version)}\b.* =====$")
+        licences = (MODEL / "heldout_licences.txt").read_text()
+        packages = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| [\d,]+ \| `", self.card, re.MULTILINE)
+        self.assertGreater(len(packages), 3)
+        for package, version in packages:
+            self.assertRegex(licences, rf"(?m)^===== .*\b{re.escape(package)} {re.escape(version)}\b.* =====$")
 
     def test_retrieval_file_is_what_the_generator_makes(self):
         text = (MODEL / "retrieval.jsonl").read_text()
