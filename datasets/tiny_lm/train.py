@@ -100,6 +100,12 @@ def write(path, data):
     os.replace(temporary, path)
 
 
+def command_line(arguments):
+    """As given, less where the folders happened to lie."""
+    folders = {str(folder): folder.name for folder in (arguments.out, arguments.continue_from) if folder}
+    return shlex.join(["train.py"] + [folders.get(part, part) for part in sys.argv[1:]])
+
+
 class Baselines:
     """baselines.py on the corpus, in a process beside the training."""
 
@@ -110,11 +116,11 @@ class Baselines:
             path.write_bytes(getattr(corpus, name))
             command += [f"--{name}", str(path)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self.losses = {}
+        self.losses = None
 
     def wait(self, seconds):
-        """Takes the losses if they are there within `seconds` (None: however long it takes)."""
-        if not self.losses:
+        """The losses if they are there within `seconds` (None: however long it takes), else {}."""
+        if self.losses is None:
             try:
                 output, _ = self.process.communicate(timeout=seconds)
                 self.losses = json.loads(output)
@@ -122,7 +128,8 @@ class Baselines:
                 pass
             except ValueError:
                 say("baselines.py failed: the card will lack its figures")
-        return self.losses
+                self.losses = {}
+        return self.losses or {}
 
     def end(self):
         self.process.kill()
@@ -184,7 +191,7 @@ class Run:
         where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
         self.record = {
             "config": config.as_json(), "parameters": sum(weight.numel() for weight in model.parameters()),
-            "command": shlex.join(["train.py"] + sys.argv[1:]), "revision": arguments.revision, "machine": where,
+            "command": command_line(arguments), "revision": arguments.revision, "machine": where,
             "software": f"PyTorch {torch.__version__}, Python {platform.python_version()}",
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "steps": 0, "planned_steps": None, "rows": arguments.rows,
@@ -221,6 +228,8 @@ class Run:
         """Weights as they ship, what they are worth, and the card; `losses` of the latest batches."""
         state = {name: weight.detach().to(torch.bfloat16).cpu() for name, weight in
                  self.trainer.model.state_dict().items()}
+        self.files["model.safetensors"] = safetensors.torch.save(state, metadata={"format": "pt"})
+        write(self.out / "model.safetensors", self.files["model.safetensors"])
         self.shipped.load_state_dict(state)
         evaluation = evaluate(self.shipped, self.corpus.heldout, self.retrieval_lines)
         counts = evaluation["retrieval"].values()
@@ -230,8 +239,6 @@ class Run:
         self.record |= {"steps": steps, "planned_steps": self.plan.steps, "evaluation": evaluation,
                         "baselines": self.baselines.wait(0)}
         self.record["curve"].append([steps, *losses, evaluation["loss"], retrieved])
-        self.files["model.safetensors"] = safetensors.torch.save(state, metadata={"format": "pt"})
-        write(self.out / "model.safetensors", self.files["model.safetensors"])
         self.write_card()
 
     def write_card(self):

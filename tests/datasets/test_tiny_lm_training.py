@@ -84,6 +84,8 @@ class Training(unittest.TestCase):
         for value in (self.record["evaluation"]["loss"], *self.record["baselines"].values()):
             self.assertIn(f"{value:.4f}", text)
         self.assertIn("abc123", text)
+        self.assertIn("--out model ", text)
+        self.assertNotIn(self.temporary.name, text)
         self.assertEqual(len(self.record["baselines"]), 3)
 
     def test_logits_are_those_of_transformers(self):
