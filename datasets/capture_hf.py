@@ -140,6 +140,7 @@ def write_capture(given, config, texts):
             file.discard()
         raise
     finally:
+        file.close()
         bar.clear()
 
 

@@ -32,9 +32,15 @@ class CaptureFile:
         except OSError as error:
             raise Failure(MACHINE, f"{self.partial}: {error.strerror}") from error
         try:
+            self._open(plan)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, plan):
+        try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self.fd)
             raise Failure(MACHINE, f"{self.partial}: another run is writing it") from error
         self.done = self._sequences_done(plan)
         if self.done is None:
@@ -56,7 +62,6 @@ class CaptureFile:
     def finish(self):
         os.fsync(self.fd)
         os.replace(self.partial, self.path)
-        self.close()
         folder = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
@@ -95,9 +100,13 @@ class Places:
     def __init__(self, dataset):
         rows, heads, head_dim = dataset.shape
         self.chunk_rows, self.row_bytes = dataset.chunks[0], head_dim * dataset.dtype.itemsize
-        at = dataset.id.get_chunk_info_by_coord
-        self.chunks = np.array([[at((row, head, 0)).byte_offset for head in range(heads)]
-                                for row in range(0, rows, self.chunk_rows)], dtype=np.int64)
+        self.chunks = np.empty((-(-rows // self.chunk_rows), heads), dtype=np.int64)
+
+        def keep(chunk):
+            row, head, _ = chunk.chunk_offset
+            self.chunks[row // self.chunk_rows, head] = chunk.byte_offset
+
+        dataset.id.chunk_iter(keep)
 
     def write(self, fd, row, data):
         """data: uint8, heads x rows x row_bytes, for the rows from `row` on."""
