@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Captures keys, values and queries of a Hugging Face model on text files, for `tq calibrate`, `tq eval` and `tq sweep`.
+"""Captures keys, values and queries of a Hugging Face model on text files, for `tq calibrate`, `eval` and `sweep`.
 
-    capture_hf.py MODEL --text a.txt b.txt --out model.kv.h5
+Example: capture_hf.py Qwen/Qwen3-0.6B --text a.txt b.txt --out model.kv.h5
 
 MODEL is a folder or a name on the hub. Every text is cut into windows, each a sequence of its own; each goes through
 the model in chunks with the model's own cache. Any decoder-only family that attends through Transformers' interface
@@ -30,8 +30,8 @@ try:
     from hf_capture.row_writer import STORAGE
     from hf_capture.texts import read_text, tokenizer_of, windows, write_tokens
 except ImportError as error:
-    print(f"capture_hf: needs torch, transformers (4.56 or newer) and h5py: pip install torch transformers h5py ({error})",
-          file=sys.stderr)
+    print(f"capture_hf: needs torch, transformers (4.56 or newer) and h5py (3.8 or newer): pip install torch "
+          f"transformers h5py ({error})", file=sys.stderr)
     sys.exit(MACHINE)
 
 QUERY_EVERY, WINDOW = 16, 4096
@@ -68,15 +68,16 @@ def parse(arguments):
         help="keep the queries of every Nth position, counted back from each sequence's last; 0: none (default: "
              "%(default)s)")
     add("--key-basis", choices=("post_rope", "pre_rope"), default="post_rope",
-        help="keys and queries after RoPE, as caches hold them, or before (default: %(default)s); scores are measured on "
-             "post_rope only")
+        help="keys and queries after RoPE, as caches hold them, or before (default: %(default)s); scores are measured "
+             "on post_rope only")
     add("--storage", choices=tuple(STORAGE), default="float16", help="type in the file (default: %(default)s)")
     add("--dtype", choices=("auto", *DTYPES), default="auto", help="type the model runs in (default: as its weights)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the model runs: cuda, cuda:1, cpu (default here: %(default)s)")
     add("--quantised-as", metavar="CONFIG",
-        help="capture what a deployed cache makes of the model: every layer attends over keys and values that went through "
-             "the codecs of an artefact (*.tq.h5), or of an INI file's [sweep] section with one value an axis (key-mode, "
-             "key-bits, ...; recent-window, first-tokens). Needs PYTHONPATH=experiments/python")
+        help="capture what a deployed cache makes of the model: every layer attends over keys and values that went "
+             "through the codecs of an artefact (*.tq.h5), or of an INI file's [sweep] section with one value an axis "
+             "(key-mode, key-bits, ...; recent-window, first-tokens). Needs PYTHONPATH=experiments/python")
     add("--dry-run", action="store_true", help="say what would be captured and how large it is; loads no weights")
     given = parser.parse_args(arguments)
     if given.out is None and given.tokens_out is None:
@@ -105,8 +106,8 @@ def plan_of(given, model, shapes, config, texts, sequences, deployed):
 def summary(plan):
     dims = sorted({layer.head_dim for layer in plan.layers})
     sliding = sum(layer.sliding_window is not None for layer in plan.layers)
-    return (f"{plan.bytes / 1e6:.1f} MB: {len(plan.lengths)} sequences, {plan.tokens} tokens, {plan.queries} of them with "
-            f"queries, {len(plan.layers)} layers ({sliding} sliding), {plan.layers[0].q_heads} query and "
+    return (f"{plan.bytes / 1e6:.1f} MB: {len(plan.lengths)} sequences, {plan.tokens} tokens, {plan.queries} of them "
+            f"with queries, {len(plan.layers)} layers ({sliding} sliding), {plan.layers[0].q_heads} query and "
             f"{plan.layers[0].kv_heads} KV heads, head_dim {', '.join(map(str, dims))}")
 
 

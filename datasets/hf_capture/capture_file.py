@@ -2,8 +2,9 @@
 
 How many rows there will be is known, so the whole structure of the file is made first, with room for all rows; rows are
 then written straight to their places. That is as fast as the disk, needs no library in between, and leaves nothing
-half-done in the structure when a run is killed: what has been captured is the one number `sequences_done`. Chunks are
-not compressed, which would take longer than the model does and saves about an eighth.
+half-done in the structure when a run is killed: what has been captured is the one number `sequences_done`. Filters
+would have to run here, chunk by chunk, and a GPU makes rows much faster than a processor deflates them; h5repack puts
+compression and checksums in later.
 """
 
 import datetime
@@ -83,15 +84,15 @@ class CaptureFile:
         if done < 0:
             return None
         if job != plan.job:
-            raise Failure(BAD_INPUT, f"{self.partial}: was left by a run with another model, text or options; repeat that "
-                                     f"command to finish it, or delete the file")
+            raise Failure(BAD_INPUT, f"{self.partial}: was left by a run with another model, text or options; repeat "
+                                     f"that command to finish it, or delete the file")
         return done
 
     def _check_room(self, plan):
         room = os.fstatvfs(self.fd)
         free = room.f_bavail * room.f_frsize
         if plan.bytes > free:
-            raise Failure(MACHINE, f"{self.path}: takes {plan.bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there")
+            raise Failure(MACHINE, f"{self.path}: takes {plan.bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free")
 
 
 class Places:
@@ -124,7 +125,7 @@ class Places:
 
 def write_structure(path, plan):
     """Everything but the rows."""
-    # Readable by any HDF5 since 1.0.
+    # The oldest layout, which every version of the library reads.
     with h5py.File(path, "w", libver="earliest", locking=False) as file:
         time = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         _write_attributes(file, {**plan.attributes, "utc_time": time, "job": plan.job})

@@ -37,9 +37,9 @@ class DeployedCache:
         self._layers = {}
 
     def exchange(self, layer, key, value, new, mask):
-        """key, value: 1 x KV heads x tokens x head_dim, of which the `new` last ones were not there before and the others
-        are what the model's own cache keeps (the window of a sliding layer). Returns the keys, values and mask to
-        attend with; where some tokens are exact for some queries only, each token comes twice."""
+        """key, value: 1 x KV heads x tokens x head_dim, of which the `new` last ones were not there before and the
+        others are what the model's own cache keeps (the window of a sliding layer). Returns the keys, values and mask
+        to attend with; where some tokens are exact for some queries only, each token comes twice."""
         tokens = key.shape[2]
         exact = [_binary16(x) for x in (key, value)]
         before, seen = self._layers.get(layer, ((None, None), 0))

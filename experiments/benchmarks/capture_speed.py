@@ -4,10 +4,10 @@
     python3 experiments/benchmarks/capture_speed.py --shape llama-1b llama-8b --json capture.json
     python3 experiments/benchmarks/capture_speed.py --shape small --tokens 4096 --window 1024
 
-Models have random weights, so nothing is downloaded. Both sides run the same sequences with a cache, the forward pass in
-one piece a sequence with the model's own choice of attention; they alternate, and the median of --repeats counts. A
-capture's time runs from the creation of the file to its last byte on the disk; what the disk itself takes for as many
-bytes is measured beside it, since no capture is faster. A --scratch folder in memory (/dev/shm) leaves the disk out.
+Models have random weights, so nothing is downloaded. Both sides run the same sequences with a cache, the forward pass
+in one piece a sequence with the model's own choice of attention; they alternate, the median of --repeats counts. A
+capture's time runs from the creation of the file to its last byte on the disk; what the disk takes for as many bytes
+is measured beside it, since no capture is faster. A --scratch folder in memory (/dev/shm) leaves the disk out.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def main():
     parser.add_argument("--storage", choices=tuple(STORAGE), default="float16")
     parser.add_argument("--device", default="cuda" if cuda else "cpu", choices=("cuda", "cpu"))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--scratch", default=tempfile.gettempdir(), help="folder of the captures (default: %(default)s)")
+    parser.add_argument("--scratch", default=tempfile.gettempdir(), help="folder of captures (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results there too")
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()

@@ -379,8 +379,8 @@ class Resume(unittest.TestCase):
         """Six sequences, of 2, 2, 1, 2, 2 and 1 forward passes."""
         self.out = FOLDER / f"{name}.kv.h5"
         return [str(argument) for argument in (
-            family("gemma2"), "--text", text_file(), text_file(TEXT[::-1], "other.txt"), "--out", self.out, "--window", 60,
-            "--chunk", 40)]
+            family("gemma2"), "--text", text_file(), text_file(TEXT[::-1], "other.txt"), "--out", self.out,
+            "--window", 60, "--chunk", 40)]
 
     def killed(self, arguments, module, function, call, kill="SIGKILL"):
         program = KILL.format(folder=str(SCRIPT.parent), module=module, function=function, call=call, signal=kill,
@@ -406,11 +406,15 @@ class Resume(unittest.TestCase):
         inspect(self.out)
 
     def test_killed_in_the_structure(self):
-        expected, arguments = self.undisturbed(), self.arguments("structure")
-        done = self.killed(arguments, "hf_capture.capture_file", "_reserve", 4)
-        self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
-        self.assertNotIn("goes on", run(*arguments))
-        assert_same(self, expected, read(self.out))
+        """In the middle of it, and when all of it is there but the word that it is."""
+        expected = self.undisturbed()
+        for where in (("hf_capture.capture_file", "_reserve", 4), ("os", "pwrite", 1)):
+            with self.subTest(where=where):
+                arguments = self.arguments("structure")
+                done = self.killed(arguments, *where)
+                self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
+                self.assertNotIn("goes on", run(*arguments))
+                assert_same(self, expected, read(self.out))
 
     def test_killed_before_the_name(self):
         """All rows are there."""
@@ -424,8 +428,8 @@ class Resume(unittest.TestCase):
         expected, arguments = self.undisturbed(), self.arguments("interrupted")
         done = self.killed(arguments, "hf_capture.capture", "forward", 8, kill="SIGINT")
         self.assertEqual(done.returncode, INTERRUPTED, done.stderr)
-        self.assertEqual(done.stderr.splitlines()[-1], "capture_hf: interrupted; the same command goes on where this one "
-                                                       "stopped")
+        self.assertEqual(done.stderr.splitlines()[-1],
+                         "capture_hf: interrupted; the same command goes on where this one stopped")
         run(*arguments)
         assert_same(self, expected, read(self.out))
 
@@ -474,10 +478,10 @@ class BadInput(unittest.TestCase):
         self.refused(BAD_INPUT, "is an encoder-decoder model", FOLDER / "t5", "--text", text)
         folder = FOLDER / "lacking"
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE))
-        weights = {name: value for name, value in model.state_dict().items() if "layers.1.self_attn.k_proj" not in name}
+        lacking = "layers.1.self_attn.k_proj.weight"
+        weights = {name: value for name, value in model.state_dict().items() if lacking not in name}
         model.save_pretrained(folder, state_dict=weights)
-        self.refused(BAD_INPUT, "1 weights are missing or misshapen, the first layers.1.self_attn.k_proj.weight", folder,
-                     "--text", text)
+        self.refused(BAD_INPUT, f"1 weights are missing or misshapen, the first {lacking}", folder, "--text", text)
         os.remove(folder / "model.safetensors")
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
         self.refused(BAD_INPUT, "lacking: cannot be loaded", folder, "--text", text)
@@ -494,8 +498,8 @@ class BadInput(unittest.TestCase):
         with torch.no_grad():
             model.model.layers[1].self_attn.v_proj.weight.mul_(1e7)
         model.save_pretrained(folder)
-        self.refused(BAD_INPUT, "values of layer 1 are not finite as float16; --storage bfloat16 has a wider range", folder,
-                     "--text", text_file())
+        self.refused(BAD_INPUT, "values of layer 1 are not finite as float16; --storage bfloat16 has a wider range",
+                     folder, "--text", text_file())
         run(folder, "--text", text_file(), "--out", FOLDER / "large.kv.h5", "--storage", "bfloat16")
         inspect(FOLDER / "large.kv.h5")
 
@@ -518,22 +522,23 @@ class BadInput(unittest.TestCase):
 class QuantisedAs(unittest.TestCase):
     """Against the project's own cache, a token at a time, in a forward pass by hand."""
 
-    def by_hand(self, ids, recent, sinks, **codecs):
+    def by_hand(self, found, recent, sinks, **codecs):
+        """Keys and values of every layer. The caches are fed with those of the capture, which are binary16: a
+        coordinate whose code is a matter of rounding has the same code on both sides."""
         import turboquant_lab as tq
         model = load(family("llama"))
         with torch.no_grad():
-            hidden, layers = model.embed_tokens(torch.from_numpy(ids)), []
+            hidden, layers = model.embed_tokens(torch.from_numpy(IDS)), []
             for index in range(3):
                 hand = ByHand(model, index)
                 q, k, v = (hand.heads(which, hidden) for which in "qkv")
-                q, k = hand.rotated(q), hand.rotated(k)
-                layers.append((k, v))
+                layers.append((hand.rotated(k), v))
                 keys, values = tq.KeyCodec(16, **codecs["keys"]), tq.ValueCodec(16, **codecs["values"])
                 cache = tq.KvCache(tq.Layer(2, keys, values), recent=recent, sinks=sinks)
                 outputs = []
-                for token in range(len(ids)):
-                    cache.append(*(np.ascontiguousarray(x[token:token + 1].float().numpy()) for x in (k, v)))
-                    outputs.append(torch.from_numpy(cache.attend(np.ascontiguousarray(q[token].float().numpy()))))
+                for token, query in enumerate(np.ascontiguousarray(hand.rotated(q).float().numpy())):
+                    cache.append(*(found[f"layers/{index:03}/{name}"][token:token + 1] for name in "kv"))
+                    outputs.append(torch.from_numpy(cache.attend(query)))
                 hidden = hidden + torch.stack(outputs).double().flatten(1) @ hand.attention.o_proj.weight.T
                 x, mlp = hand.rms_norm(hidden, hand.layer.post_attention_layernorm), hand.layer.mlp
                 gate = torch.nn.functional.silu(x @ mlp.gate_proj.weight.T)
@@ -550,28 +555,28 @@ class QuantisedAs(unittest.TestCase):
         path.write_text("[sweep]\n" + text)
         return path
 
-    def check(self, found, layers):
+    def check(self, found, recent, sinks, **codecs):
         exact = self.capture()
-        for index, pair in enumerate(layers):
+        for index, pair in enumerate(self.by_hand(found, recent, sinks, **codecs)):
             for name, expected in zip("kv", pair):
-                expected = expected.numpy()
-                error = np.linalg.norm(found[f"layers/{index:03}/{name}"] - expected) / np.linalg.norm(expected)
-                self.assertLess(error, 1e-3, f"{name} {index}")
-                gap = np.linalg.norm(exact[f"layers/{index:03}/{name}"] - expected) / np.linalg.norm(expected)
+                expected, dataset = expected.numpy(), f"layers/{index:03}/{name}"
+                error, gap = (np.linalg.norm(contents[dataset] - expected) / np.linalg.norm(expected)
+                              for contents in (found, exact))
+                self.assertLess(error, 1e-3, dataset)
                 # The first layer's keys and values have been through no cache yet.
-                self.assertTrue(gap > 1e-2 if index else gap < 1e-3, f"{name} {index}: {gap}")
+                self.assertTrue(gap > 0.1 if index else gap < 1e-3, f"{dataset}: {gap}")
 
     def test_all_tokens(self):
         found = self.capture("--quantised-as", self.config("key-mode = prod\nkey-bits = 3\nalpha = mse\nvalue-mode = "
                                                            "group\nvalue-bits = 2\ngroup-size = 16\nseed = 5\n"))
-        self.check(found, self.by_hand(IDS, 0, 0, keys=dict(mode="prod", bits=3, alpha="mse", seed=5),
-                                       values=dict(mode="group", bits=2, group_size=16)))
+        self.check(found, 0, 0, keys=dict(mode="prod", bits=3, alpha="mse", seed=5),
+                   values=dict(mode="group", bits=2, group_size=16))
         self.assertIn(b"prod3", bytes(found["", "quantised_as"]))
 
     def test_recent_and_first_tokens(self):
         found = self.capture("--quantised-as", self.config("key-bits = 2\nvalue-bits = 2\nrecent-window = 20\n"
                                                            "first-tokens = 3\n"))
-        self.check(found, self.by_hand(IDS, 20, 3, keys=dict(bits=2), values=dict(bits=2)))
+        self.check(found, 20, 3, keys=dict(bits=2), values=dict(bits=2))
 
     def test_artefact(self):
         """Its tables and its policy."""
@@ -593,7 +598,8 @@ class QuantisedAs(unittest.TestCase):
         config, results = self.config("key-bits = 2\nvalue-bits = 2\nrecent-window = 9\nfirst-tokens = 3\n"), []
         for chunk in (200, 23):
             out = FOLDER / "sliding.kv.h5"
-            run(family("qwen2_sliding"), "--text", text_file(), "--out", out, "--chunk", chunk, "--quantised-as", config)
+            run(family("qwen2_sliding"), "--text", text_file(), "--out", out, "--chunk", chunk, "--quantised-as",
+                config)
             results.append(read(out))
         assert_same(self, *results)
 
