@@ -30,7 +30,7 @@ try:
     from hf_capture.row_writer import STORAGE
     from hf_capture.texts import read_text, tokenizer_of, windows, write_tokens
 except ImportError as error:
-    print(f"capture_hf: needs torch, transformers (4.56 or newer) and h5py (3.8 or newer): pip install torch "
+    print(f"capture_hf: needs torch, transformers (5.17 or newer) and h5py (3.8 or newer): pip install torch "
           f"transformers h5py ({error})", file=sys.stderr)
     sys.exit(MACHINE)
 

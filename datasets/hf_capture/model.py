@@ -71,7 +71,7 @@ def new_cache(model):
 
 
 def _cache_argument(model):
-    """Renamed in Transformers 5."""
+    """Of its forward(); newer versions of Transformers have renamed it."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
@@ -93,12 +93,10 @@ def layer_shapes(model):
 
 
 def rope_theta(config, shape):
-    """Of a layer; None where there is none. Its place differs between versions of Transformers and between families."""
+    """Of a layer; None where there is none. Families whose layers differ have parameters for each kind of layer."""
     parameters = getattr(config, "rope_parameters", None) or {}
-    if shape.sliding_window and hasattr(config, "rope_local_base_freq"):
-        return config.rope_local_base_freq
     kind = "full_attention" if shape.sliding_window is None else "sliding_attention"
-    return parameters.get(kind, parameters).get("rope_theta", getattr(config, "rope_theta", None))
+    return parameters.get(kind, parameters).get("rope_theta")
 
 
 def model_attributes(name, revision, model, config):

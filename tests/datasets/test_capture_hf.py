@@ -9,6 +9,7 @@ torch, transformers or h5py.
 
 import contextlib
 import fcntl
+import inspect
 import io
 import json
 import os
@@ -70,8 +71,6 @@ TEXT = bytes(np.random.default_rng(SEED).integers(0, 256, 150, dtype=np.uint8))
 IDS = np.frombuffer(TEXT, np.uint8).astype(np.int64)
 EVERY = 8  # queries
 
-CACHE_ARGUMENT = "cache" if int(transformers.__version__.split(".")[0]) >= 5 else "past_key_values"
-
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="capture_hf_"))
 unittest.addModuleCleanup(lambda: __import__("shutil").rmtree(FOLDER))
 
@@ -128,7 +127,7 @@ def assert_same(test, one, other):
         np.testing.assert_array_equal(value, other[key], err_msg=str(key))
 
 
-def inspect(path):
+def tq_inspect(path):
     done = subprocess.run([TQ, "inspect", "--json", path], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -139,10 +138,12 @@ def load(folder):
 
 def plain_forward(model, ids, **options):
     """The whole sequence at once, without the tool; (output, keys and values of every layer)."""
+    argument = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     with torch.no_grad():
         cache = transformers.DynamicCache()  # made without a configuration it keeps all tokens of sliding layers too
         output = model(torch.from_numpy(ids)[None], use_cache=True, output_hidden_states=True,
-                       **{CACHE_ARGUMENT: cache}, **options)
+                       **{argument: cache}, **options)
+    assert [layer.get_seq_length() for layer in cache.layers] == [len(ids)] * model.config.num_hidden_layers
     return output, [(layer.keys[0].transpose(0, 1), layer.values[0].transpose(0, 1)) for layer in cache.layers]
 
 
@@ -219,7 +220,7 @@ class AgainstTransformers(unittest.TestCase):
                 self.check(folder, [IDS], contents, queries=True)
                 windows = [contents.get((f"layers/{layer:03}", "sliding_window")) for layer in range(3)]
                 self.assertEqual(windows, WINDOWS.get(name, [None] * 3))
-                shown = inspect(out)
+                shown = tq_inspect(out)
                 self.assertEqual((shown["tokens"], shown["query_tokens"], shown["num_kv_heads"]), (150, 19, 2))
                 self.assertEqual(shown["softmax_scale"], 0.25)
                 self.assertEqual(shown["key_basis"], "post_rope")
@@ -244,7 +245,7 @@ class AgainstTransformers(unittest.TestCase):
         run(folder, "--text", text_file(), "--out", out, "--chunk", 37, "--query-every", EVERY)
         contents = read(out)
         self.check(folder, [IDS], contents, queries=False)
-        self.assertEqual([layer["head_dim"] for layer in inspect(out)["layers"]], [16, 16, 32])
+        self.assertEqual([layer["head_dim"] for layer in tq_inspect(out)["layers"]], [16, 16, 32])
         self.assertNotIn(("", "head_dim"), contents)
         windows = [contents.get((f"layers/{layer:03}", "sliding_window")) for layer in range(3)]
         self.assertEqual(windows, WINDOWS["gemma4"])
@@ -287,7 +288,7 @@ class AgainstTransformers(unittest.TestCase):
         np.testing.assert_array_equal(contents["tokens/sequence_id"], np.repeat(np.arange(6), lengths))
         np.testing.assert_array_equal(contents["tokens/q_sequence_id"], np.repeat(np.arange(6), [8, 8, 3, 8, 8, 7]))
         self.assertEqual(contents["", "text_names"].tolist(), [b"text.txt", b"other.txt"])
-        self.assertEqual(inspect(out)["tokens"], sum(lengths))
+        self.assertEqual(tq_inspect(out)["tokens"], sum(lengths))
 
     def test_chunk_makes_no_difference(self):
         """Long enough for several chunks of the file."""
@@ -304,7 +305,7 @@ class AgainstTransformers(unittest.TestCase):
 
     def test_bfloat16(self):
         out = self.captured("llama", "--storage", "bfloat16")
-        shown = inspect(out)
+        shown = tq_inspect(out)
         self.assertEqual({layer[name] for layer in shown["layers"] for name in "kvq"}, {"bfloat16"})
         contents, (_, cached) = read(out), plain_forward(load(family("llama")), IDS)
         np.testing.assert_array_equal(contents["layers/000/k"], cached[0][0].to(torch.bfloat16).float().numpy())
@@ -317,7 +318,7 @@ class AgainstTransformers(unittest.TestCase):
         folder = make_model("llama_bf16", transformers.LlamaConfig, torch.bfloat16)
         out = FOLDER / "llama_bf16.kv.h5"
         run(folder, "--text", text_file(), "--out", out, "--storage", "bfloat16")
-        self.assertEqual(inspect(out)["source_dtype"], "bfloat16")
+        self.assertEqual(tq_inspect(out)["source_dtype"], "bfloat16")
         _, cached = plain_forward(load(folder), IDS)
         np.testing.assert_array_equal(read(out)["layers/000/k"], cached[0][0].float().numpy())
 
@@ -338,7 +339,7 @@ class Tokens(unittest.TestCase):
         run(self.with_tokenizer(), "--text", text_file("b a c a é".encode(), "words.txt"), "--tokens-out", out,
             "--out", capture, "--max-tokens", 4)
         np.testing.assert_array_equal(np.fromfile(out, "<u4"), [2, 1, 3, 1])
-        self.assertEqual(inspect(capture)["tokens"], 4)
+        self.assertEqual(tq_inspect(capture)["tokens"], 4)
 
     def test_text_is_not_utf8(self):
         with self.assertRaises(Failure) as caught:
@@ -403,7 +404,7 @@ class Resume(unittest.TestCase):
         self.assertIn("goes on after 4 sequences", run(*arguments))
         assert_same(self, expected, read(self.out))
         self.assertEqual(list(FOLDER.glob("*.partial")), [])
-        inspect(self.out)
+        tq_inspect(self.out)
 
     def test_killed_in_the_structure(self):
         """In the middle of it, and when all of it is there but the word that it is."""
@@ -501,7 +502,7 @@ class BadInput(unittest.TestCase):
         self.refused(BAD_INPUT, "values of layer 1 are not finite as float16; --storage bfloat16 has a wider range",
                      folder, "--text", text_file())
         run(folder, "--text", text_file(), "--out", FOLDER / "large.kv.h5", "--storage", "bfloat16")
-        inspect(FOLDER / "large.kv.h5")
+        tq_inspect(FOLDER / "large.kv.h5")
 
     def command(self, prelude, *arguments):
         program = f"import runpy, sys; {prelude}; sys.argv = {['x', *map(str, arguments)]!r}; " \
