@@ -11,7 +11,7 @@ import retrieval_text
 PEAK_RATE, LAST_RATE = 2e-3, 1e-4
 WARM_UP_STEPS = 300
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
-RETRIEVAL_SHARE = 0.15
+RETRIEVAL_SHARE = 0.2
 RETRIEVAL_POOL = 16384
 
 OPTIMISER = (f"AdamW, learning rate {PEAK_RATE:g} to {LAST_RATE:g} by a cosine, warm-up of {WARM_UP_STEPS} steps or a "
