@@ -23,6 +23,7 @@ ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_jit(const Arguments& arguments);
 ExitCode run_lint(const Arguments& arguments);
 ExitCode run_plot(const Arguments& arguments);
+ExitCode run_ppl(const Arguments& arguments);
 ExitCode run_report(const Arguments& arguments);
 ExitCode run_schedule(const Arguments& arguments);
 ExitCode run_sensitivity(const Arguments& arguments);

@@ -1,9 +1,8 @@
 """Logits of the forward pass against those of transformers, in float32.
 
 usage: test_logits.py LOGITS_PROGRAM FOLDER    a folder that random_models.py wrote
-       test_logits.py LOGITS_PROGRAM --fresh [PYTHON]
-                                               models of a new seed, made by a Python that has torch and transformers;
-                                               exit code 77 (skipped) without one
+       test_logits.py LOGITS_PROGRAM --fresh   models of a new seed, made by the interpreter that TQ_HF_PYTHON names,
+                                               else this one; exits 77 where that has no torch and transformers
 """
 
 import os
@@ -17,7 +16,7 @@ import numpy as np
 
 PROGRAM, FOLDER = sys.argv[1], sys.argv[2]
 FRESH = FOLDER == "--fresh"
-PYTHON = sys.argv[3] if len(sys.argv) > 3 else ""
+PYTHON = os.environ.get("TQ_HF_PYTHON", sys.executable)
 del sys.argv[1:]
 
 TOLERANCE = 1e-4
@@ -54,10 +53,8 @@ class Logits(unittest.TestCase):
 
 if __name__ == "__main__":
     if FRESH:
-        have = PYTHON and subprocess.run([PYTHON, "-c", "import torch, transformers"],
-                                         stderr=subprocess.DEVNULL).returncode == 0
-        if not have:
-            print("no Python with torch and transformers: set TQ_HF_PYTHON")
+        if subprocess.run([PYTHON, "-c", "import torch, transformers"], stderr=subprocess.DEVNULL).returncode != 0:
+            print("skipped: no torch and transformers; TQ_HF_PYTHON may name an interpreter that has them")
             sys.exit(77)
         seed = int(os.environ.get("TQ_TEST_SEED") or random.randrange(10**6))
         print(f"seed: TQ_TEST_SEED={seed}", flush=True)
