@@ -9,9 +9,11 @@
 #include "experiments/codec_options.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
+#include "experiments/cuda_attention_cache.h"
 #include "experiments/language_model/model_text.h"
 #include "experiments/language_model/perplexity.h"
 #include "experiments/progress_bar.h"
+#include "experiments/sweep/backends.h"
 #include "experiments/table.h"
 
 namespace tq {
@@ -158,8 +160,10 @@ ExitCode run_ppl(const Arguments& arguments) {
       "tokens a window, windows one after the other (default: the model's positions, 2048 at most)")(
       "artefact", po::value<std::string>()->value_name("FILE"), "take codecs and tables from here (*.tq.h5)")(
       "cache", po::value<std::string>()->default_value("codec")->value_name("KIND"),
-      "codec, or float32: nothing rounded, to see what FP16 costs")("json", po::bool_switch(),
-                                                                    "JSON instead of a table");
+      "codec, or float32: nothing rounded, to see what FP16 costs")(
+      "backend", po::value<std::string>()->default_value("host")->value_name("NAME"),
+      "where the caches are and attention runs: host, or cuda (a GPU)")("json", po::bool_switch(),
+                                                                        "JSON instead of a table");
   add_policy_options(line, CachePolicy().recent);
   add_codec_options(line, AlphaTarget::unbiased);
   if (!line.parse(arguments)) return ExitCode::done;
@@ -169,9 +173,12 @@ ExitCode run_ppl(const Arguments& arguments) {
   const std::size_t context = read_context(line, config);
   const CacheChoice choice = choose_cache(line, config);
   const std::vector<std::uint32_t> tokens = read_tokens(line, config);
-  const auto cache =
-      choice.layers.empty() ? float32_cache(config) : host_cache(config, choice.layers, choice.policy);
-  const auto baseline = host_cache(config, binary16_layers(config), {});
+  const bool cuda = canonical_backend(line.get<std::string>("backend")) == "cuda";
+  const auto cache_of = [&](const std::vector<CacheLayer>& layers, const CachePolicy& policy) {
+    return cuda ? cuda_cache(config, layers, policy) : host_cache(config, layers, policy);
+  };
+  const auto cache = choice.layers.empty() ? float32_cache(config) : cache_of(choice.layers, choice.policy);
+  const auto baseline = cache_of(binary16_layers(config), {});
   // The first position whose query sees a quantised token.
   const std::size_t far_from =
       choice.layers.empty() ? context

@@ -12,10 +12,6 @@
 namespace tq {
 namespace {
 
-float softmax_scale(const ModelConfig& config) {
-  return static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim)));
-}
-
 class HostCache : public AttentionCache {
  public:
   HostCache(const ModelConfig& config, std::vector<CacheLayer> layers, const CachePolicy& policy)
@@ -96,8 +92,11 @@ class Float32Cache : public AttentionCache {
 
 }  // namespace
 
-std::unique_ptr<AttentionCache> host_cache(const ModelConfig& config, std::vector<CacheLayer> layers,
-                                           const CachePolicy& policy) {
+float softmax_scale(const ModelConfig& config) {
+  return static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim)));
+}
+
+void check_layers(const ModelConfig& config, const std::vector<CacheLayer>& layers) {
   if (layers.size() != static_cast<std::size_t>(config.num_layers)) {
     throw UsageError("the cache has {} layers, the model {}", layers.size(), config.num_layers);
   }
@@ -107,6 +106,11 @@ std::unique_ptr<AttentionCache> host_cache(const ModelConfig& config, std::vecto
                        layer.head_dim, config.num_kv_heads, config.head_dim);
     }
   }
+}
+
+std::unique_ptr<AttentionCache> host_cache(const ModelConfig& config, std::vector<CacheLayer> layers,
+                                           const CachePolicy& policy) {
+  check_layers(config, layers);
   return std::make_unique<HostCache>(config, std::move(layers), policy);
 }
 

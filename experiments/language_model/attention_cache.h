@@ -26,8 +26,13 @@ class AttentionCache {
   virtual std::size_t bytes() const = 0;
 };
 
-// core's KvCache with these layers, scores scaled by 1 / sqrt(d). Throws UsageError where layers, policy and
-// model do not fit.
+// 1 / sqrt(d).
+float softmax_scale(const ModelConfig& config);
+
+// Throws UsageError where the layers of a cache are not those of the model.
+void check_layers(const ModelConfig& config, const std::vector<CacheLayer>& layers);
+
+// core's KvCache. Throws UsageError where layers, policy and model do not fit.
 std::unique_ptr<AttentionCache> host_cache(const ModelConfig& config, std::vector<CacheLayer> layers,
                                            const CachePolicy& policy);
 

@@ -39,8 +39,8 @@ HWY_INLINE void multiply_columns(const float* HWY_RESTRICT x, std::size_t stride
     const auto second = hn::Load(f, panel + l * kPanelColumns + column + kLanes);
     for (std::size_t i = 0; i < Rows; ++i) {
       const auto factor = hn::Set(f, x[i * stride + l]);
-      sum[i][0] = hn::Add(sum[i][0], hn::Mul(factor, first));
-      sum[i][1] = hn::Add(sum[i][1], hn::Mul(factor, second));
+      sum[i][0] = hn::MulAdd(factor, first, sum[i][0]);
+      sum[i][1] = hn::MulAdd(factor, second, sum[i][1]);
     }
   }
   for (std::size_t i = 0; i < Rows; ++i) {
@@ -53,7 +53,7 @@ HWY_INLINE void multiply_columns(const float* HWY_RESTRICT x, std::size_t stride
 void multiply_panel(const float* x, std::size_t stride, std::size_t rows, const float* panel,
                     std::size_t depth, float* sums) {
   constexpr std::size_t kLanes = hn::MaxLanes(Lane());
-  constexpr std::size_t kRows = kLanes == 16 ? 8 : 4;  // as many sums as registers hold
+  constexpr std::size_t kRows = kLanes == 16 ? 12 : 6;  // as many sums as registers hold
   std::size_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
     for (std::size_t column = 0; column < kPanelColumns; column += 2 * kLanes) {

@@ -203,6 +203,7 @@ class Refused(PplTest):
         for context in ("1", "0", "-5", "257"):
             self.assert_refused(2, ["--model", LLAMA, *tokens, "--context", context], "--context")
         self.assert_refused(2, ["--model", LLAMA, *tokens, "--cache", "fp8"], "'fp8'", "float32")
+        self.assert_refused(2, ["--model", LLAMA, *tokens, "--backend", "gpu"], "gpu", "cuda")
         self.assert_refused(2, ["--model", LLAMA, *tokens, "--cache", "float32", "--key-bits", "3"], "no codec")
         self.assert_refused(2, ["--model", LLAMA, *tokens, "--key-mode", "prod", "--alpha", "mse"], "tq calibrate")
         self.assert_refused(2, ["--model", LLAMA, *tokens, "--recent-window", "-1"], "--recent-window")

@@ -78,3 +78,30 @@ def bytes_model(source, path, seed=3):
         folder.tensors[name] = float32(0.5 * random.standard_normal((256, folder.config["hidden_size"])))
     folder.config["vocab_size"] = 256
     return folder.save()
+
+
+def random_llama(path, hidden=64, layers=2, q_heads=4, kv_heads=2, head_dim=64, positions=512, seed=4):
+    """A byte-level Llama of random weights in float32, attention and logits far from uniform."""
+    random = np.random.default_rng(seed)
+    inner = 3 * hidden
+    tensors = {"model.embed_tokens.weight": float32(0.5 * random.standard_normal((256, hidden))),
+               "model.norm.weight": float32(np.ones(hidden))}
+    for layer in range(layers):
+        name = f"model.layers.{layer}."
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{name}{norm}.weight"] = float32(np.ones(hidden))
+        for part, rows, columns in (("self_attn.q_proj", q_heads * head_dim, hidden),
+                                    ("self_attn.k_proj", kv_heads * head_dim, hidden),
+                                    ("self_attn.v_proj", kv_heads * head_dim, hidden),
+                                    ("self_attn.o_proj", hidden, q_heads * head_dim),
+                                    ("mlp.gate_proj", inner, hidden), ("mlp.up_proj", inner, hidden),
+                                    ("mlp.down_proj", hidden, inner)):
+            tensors[f"{name}{part}.weight"] = float32(random.standard_normal((rows, columns)) / columns**0.5)
+    os.makedirs(path)
+    write_safetensors(os.path.join(path, "model.safetensors"), tensors)
+    with open(os.path.join(path, "config.json"), "w", encoding="utf-8") as file:
+        json.dump(dict(model_type="llama", vocab_size=256, hidden_size=hidden, intermediate_size=inner,
+                       num_hidden_layers=layers, num_attention_heads=q_heads, num_key_value_heads=kv_heads,
+                       head_dim=head_dim, max_position_embeddings=positions, rms_norm_eps=1e-5, rope_theta=10000.0,
+                       tie_word_embeddings=True), file)
+    return path
