@@ -76,13 +76,13 @@ std::size_t read_context(const CommandLine& line, const ModelConfig& config) {
   return static_cast<std::size_t>(context);
 }
 
-std::string error_text(const Estimate& estimate, const char* format) {
+std::string error_text(const WindowMean& estimate, const char* format) {
   return estimate.standard_error ? fmt::format(fmt::runtime(format), *estimate.standard_error) : "-";
 }
 
 void add_rows(Table& table, const std::string& positions, const std::string& name,
               const PredictionMeans& means) {
-  const auto perplexity = [](const Estimate& nats) { return fmt::format("{:.4f}", std::exp(nats.mean)); };
+  const auto perplexity = [](const WindowMean& nats) { return fmt::format("{:.4f}", std::exp(nats.mean)); };
   table.row({positions, "FP16", fmt::format("{:.5f}", means.baseline_nats.mean),
              error_text(means.baseline_nats, "{:.5f}"), perplexity(means.baseline_nats), "", "", "", "", ""});
   table.row({"", name, fmt::format("{:.5f}", means.nats.mean), error_text(means.nats, "{:.5f}"),
@@ -112,20 +112,20 @@ std::string report_text(const PerplexityReport& report, const CacheChoice& choic
   return text;
 }
 
-Json estimate_json(const Estimate& estimate) {
+Json mean_json(const WindowMean& estimate) {
   return {{"mean", estimate.mean},
           {"standard_error", estimate.standard_error ? Json(*estimate.standard_error) : Json(nullptr)}};
 }
 
 Json means_json(const PredictionMeans& means) {
   return {{"positions", means.positions},
-          {"nats", estimate_json(means.nats)},
+          {"nats", mean_json(means.nats)},
           {"perplexity", std::exp(means.nats.mean)},
-          {"fp16_nats", estimate_json(means.baseline_nats)},
+          {"fp16_nats", mean_json(means.baseline_nats)},
           {"fp16_perplexity", std::exp(means.baseline_nats.mean)},
-          {"nats_increase", estimate_json(means.nats_increase)},
-          {"kl", estimate_json(means.kl)},
-          {"top1_agreement", estimate_json(means.top1_agreement)}};
+          {"nats_increase", mean_json(means.nats_increase)},
+          {"kl", mean_json(means.kl)},
+          {"top1_agreement", mean_json(means.top1_agreement)}};
 }
 
 Json report_json(const PerplexityReport& report, const CacheChoice& choice) {

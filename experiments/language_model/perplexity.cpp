@@ -32,9 +32,9 @@ std::vector<Prediction> predict_window(const LanguageModel& model, std::span<con
 }
 
 // Means of the windows, from position `begin` on.
-class WindowMeans {
+class WindowSums {
  public:
-  explicit WindowMeans(std::size_t begin) : begin_(begin) {}
+  explicit WindowSums(std::size_t begin) : begin_(begin) {}
 
   void add(const std::vector<Prediction>& window) {
     Means sums;
@@ -63,9 +63,9 @@ class WindowMeans {
     double nats = 0, baseline_nats = 0, increase = 0, kl = 0, agreement = 0;
   };
 
-  Estimate estimate(double Means::*field) const {
+  WindowMean estimate(double Means::*field) const {
     const auto count = static_cast<double>(windows_.size());
-    Estimate result;
+    WindowMean result;
     for (const Means& window : windows_) result.mean += window.*field / count;
     if (windows_.size() < 2) return result;
     double squares = 0;
@@ -101,7 +101,7 @@ PerplexityReport measure_perplexity(const LanguageModel& model, std::span<const 
   report.windows = tokens.size() / context;
   report.context = context;
   const bool far = far_from < context - 1;
-  WindowMeans all(0), beyond(far_from);
+  WindowSums all(0), beyond(far_from);
   for (std::size_t i = 0; i < report.windows; ++i) {
     const auto window = tokens.subspan(i * context, context);
     const std::vector<float> exact = read(window, baseline), states = read(window, cache);

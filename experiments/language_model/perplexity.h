@@ -13,7 +13,7 @@ namespace tq {
 
 // A mean over positions, and its standard error from the means of the windows, which are taken as independent
 // draws; none for fewer than two windows.
-struct Estimate {
+struct WindowMean {
   double mean = 0;
   std::optional<double> standard_error;
 };
@@ -21,10 +21,10 @@ struct Estimate {
 // How a model with one cache predicts, beside the same model with the baseline's cache.
 struct PredictionMeans {
   std::size_t positions = 0;
-  Estimate nats, baseline_nats;  // a token: -log p
-  Estimate nats_increase;        // nats - baseline_nats; its error is that of the difference
-  Estimate kl;                   // nats, KL(baseline's next-token distribution || this one's)
-  Estimate top1_agreement;       // share of positions where both find the same token most probable
+  WindowMean nats, baseline_nats;  // a token: -log p
+  WindowMean nats_increase;        // nats - baseline_nats; its error is that of the difference
+  WindowMean kl;                   // nats, KL(baseline's next-token distribution || this one's)
+  WindowMean top1_agreement;       // share of positions where both find the same token most probable
 };
 
 struct PerplexityReport {
