@@ -76,6 +76,11 @@ std::size_t read_context(const CommandLine& line, const ModelConfig& config) {
   return static_cast<std::size_t>(context);
 }
 
+// Bytes a token when a window is full.
+struct CacheSizes {
+  double cache, baseline;
+};
+
 std::string error_text(const WindowMean& estimate, const char* format) {
   return estimate.standard_error ? fmt::format(fmt::runtime(format), *estimate.standard_error) : "-";
 }
@@ -91,7 +96,8 @@ void add_rows(Table& table, const std::string& positions, const std::string& nam
              error_text(means.kl, "{:.6f}"), fmt::format("{:.4f}", means.top1_agreement.mean)});
 }
 
-std::string report_text(const PerplexityReport& report, const CacheChoice& choice) {
+std::string report_text(const PerplexityReport& report, std::size_t context, const CacheChoice& choice,
+                        const CacheSizes& sizes) {
   Table table(
       {"positions", "cache", "nats/token", "+-", "perplexity", "increase", "+-", "KL", "+-", "top-1"});
   add_rows(table, "all", choice.name, report.all);
@@ -99,16 +105,12 @@ std::string report_text(const PerplexityReport& report, const CacheChoice& choic
     table.rule();
     add_rows(table, "beyond the exact", choice.name, *report.far);
   }
-  const auto per_token = [&](std::size_t bytes) {
-    return static_cast<double>(bytes) / static_cast<double>(report.context);
-  };
-  std::string text = fmt::format("{} windows of {} tokens", report.windows, report.context);
+  std::string text = fmt::format("{} windows of {} tokens", report.windows, context);
   if (!choice.layers.empty()) {
     text += fmt::format("; exact: the first {} and the newest {}", choice.policy.sinks, choice.policy.recent);
   }
   text += fmt::format("\n\n{}\na full window's cache: {:.1f} bytes a token, FP16 {:.1f} ({:.2f}x)\n",
-                      table.text(), per_token(report.bytes), per_token(report.baseline_bytes),
-                      per_token(report.baseline_bytes) / per_token(report.bytes));
+                      table.text(), sizes.cache, sizes.baseline, sizes.baseline / sizes.cache);
   return text;
 }
 
@@ -128,17 +130,15 @@ Json means_json(const PredictionMeans& means) {
           {"top1_agreement", mean_json(means.top1_agreement)}};
 }
 
-Json report_json(const PerplexityReport& report, const CacheChoice& choice) {
-  const auto per_token = [&](std::size_t bytes) {
-    return static_cast<double>(bytes) / static_cast<double>(report.context);
-  };
+Json report_json(const PerplexityReport& report, std::size_t context, const CacheChoice& choice,
+                 const CacheSizes& sizes) {
   return {{"cache", choice.name},
           {"windows", report.windows},
-          {"context", report.context},
+          {"context", context},
           {"recent_window", choice.policy.recent},
           {"first_tokens", choice.policy.sinks},
-          {"bytes_per_token", per_token(report.bytes)},
-          {"fp16_bytes_per_token", per_token(report.baseline_bytes)},
+          {"bytes_per_token", sizes.cache},
+          {"fp16_bytes_per_token", sizes.baseline},
           {"all", means_json(report.all)},
           {"beyond_exact", report.far ? means_json(*report.far) : Json(nullptr)}};
 }
@@ -168,12 +168,12 @@ ExitCode run_ppl(const Arguments& arguments) {
   add_codec_options(line, AlphaTarget::unbiased);
   if (!line.parse(arguments)) return ExitCode::done;
 
+  const bool cuda = canonical_backend(line.get<std::string>("backend")) == kCudaBackend;
   const LanguageModel model(line.required("model"));
   const ModelConfig& config = model.config();
   const std::size_t context = read_context(line, config);
   const CacheChoice choice = choose_cache(line, config);
-  const std::vector<std::uint32_t> tokens = read_tokens(line, config);
-  const bool cuda = canonical_backend(line.get<std::string>("backend")) == "cuda";
+  const TextWindows windows(read_tokens(line, config), context);
   const auto cache_of = [&](const std::vector<CacheLayer>& layers, const CachePolicy& policy) {
     return cuda ? cuda_cache(config, layers, policy) : host_cache(config, layers, policy);
   };
@@ -185,13 +185,21 @@ ExitCode run_ppl(const Arguments& arguments) {
                             : window_capacity(choice.policy) + static_cast<std::size_t>(choice.policy.sinks);
   PerplexityReport report;
   {
-    ProgressBar bar("reading", 2 * (tokens.size() / context) * context);
-    report = measure_perplexity(model, tokens, context, far_from, *baseline, *cache, bar.callback());
+    ProgressBar bar("reading", 2 * windows.count() * context * static_cast<std::size_t>(config.num_layers));
+    const Progress progress = bar.callback();
+    report = measure_perplexity(
+        model, windows, far_from,
+        [&](std::size_t window) {
+          return model.read(windows[window], *baseline, [&] { progress(context); });
+        },
+        *cache, progress);
   }
+  const CacheSizes sizes{static_cast<double>(cache->bytes()) / static_cast<double>(context),
+                         static_cast<double>(baseline->bytes()) / static_cast<double>(context)};
   if (line.get<bool>("json")) {
-    fmt::print("{}\n", report_json(report, choice).dump(2));
+    fmt::print("{}\n", report_json(report, context, choice, sizes).dump(2));
   } else {
-    fmt::print("{}", report_text(report, choice));
+    fmt::print("{}", report_text(report, context, choice, sizes));
   }
   return ExitCode::done;
 }

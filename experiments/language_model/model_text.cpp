@@ -24,14 +24,18 @@ bool has_tokenizer(const std::string& folder) {
 
 }  // namespace
 
+void require_byte_tokens(const std::string& model_folder, const ModelConfig& config) {
+  if (config.vocab_size == 256 && !has_tokenizer(model_folder)) return;
+  throw InputError(
+      "{}: the model has a tokenizer of its own; make tokens of the text with datasets/capture_hf.py "
+      "--tokens-out "
+      "FILE, and take those (tq ppl --tokens FILE; in a sweep, text = tokens:FILE)",
+      model_folder);
+}
+
 std::vector<std::uint32_t> read_byte_tokens(const std::string& model_folder, const ModelConfig& config,
                                             const std::string& text_path) {
-  if (config.vocab_size != 256 || has_tokenizer(model_folder)) {
-    throw InputError(
-        "{}: the model has a tokenizer of its own; make tokens of the text with "
-        "datasets/capture_hf.py --tokens-out FILE, and give --tokens FILE",
-        model_folder);
-  }
+  require_byte_tokens(model_folder, config);
   std::vector<std::uint32_t> tokens;
   for (const char byte : read_input_file(text_path, kMostBytes))
     tokens.push_back(static_cast<unsigned char>(byte));

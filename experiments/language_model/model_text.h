@@ -8,8 +8,11 @@
 
 namespace tq {
 
-// The tokens of a text, for a model whose tokens are bytes: of 256 tokens, and without a tokenizer's files in
-// its folder. Throws InputError for every other model.
+// Throws InputError unless the model's tokens are bytes: it has 256 of them, and its folder no tokenizer's
+// files.
+void require_byte_tokens(const std::string& model_folder, const ModelConfig& config);
+
+// The tokens of a text, for such a model.
 std::vector<std::uint32_t> read_byte_tokens(const std::string& model_folder, const ModelConfig& config,
                                             const std::string& text_path);
 

@@ -80,46 +80,39 @@ class WindowSums {
 
 }  // namespace
 
-PerplexityReport measure_perplexity(const LanguageModel& model, std::span<const std::uint32_t> tokens,
-                                    std::size_t context, std::size_t far_from, AttentionCache& baseline,
-                                    AttentionCache& cache, const std::function<void(std::size_t)>& progress) {
+TextWindows::TextWindows(std::vector<std::uint32_t> tokens, std::size_t context)
+    : tokens_(std::move(tokens)), context_(context) {
   if (context < 2) throw UsageError("a window of {} tokens predicts none", context);
-  if (tokens.size() < context) {
-    throw InputError("{} tokens are fewer than one window of {}; take more text or a smaller --context",
-                     tokens.size(), context);
+  if (tokens_.size() < context) {
+    throw InputError("{} tokens are fewer than one window of {}; take more text or a smaller context",
+                     tokens_.size(), context);
   }
-  const auto layers = static_cast<std::size_t>(model.config().num_layers);
-  std::size_t layers_done = 0;
-  const auto read = [&](std::span<const std::uint32_t> window, AttentionCache& into) {
-    layers_done = 0;
-    return model.read(window, into, [&] {
-      const std::size_t before = layers_done++ * context / layers;
-      progress(layers_done * context / layers - before);
-    });
-  };
+}
+
+PerplexityReport measure_perplexity(
+    const LanguageModel& model, const TextWindows& windows, std::size_t far_from,
+    const std::function<std::vector<float>(std::size_t window)>& baseline_states, AttentionCache& cache,
+    const std::function<void(std::size_t)>& progress) {
   PerplexityReport report;
-  report.windows = tokens.size() / context;
-  report.context = context;
-  const bool far = far_from < context - 1;
+  report.windows = windows.count();
+  const bool far = far_from < windows.context() - 1;
   WindowSums all(0), beyond(far_from);
-  for (std::size_t i = 0; i < report.windows; ++i) {
-    const auto window = tokens.subspan(i * context, context);
-    const std::vector<float> exact = read(window, baseline), states = read(window, cache);
-    const std::vector<Prediction> predictions = predict_window(model, window, exact, states);
+  for (std::size_t i = 0; i < windows.count(); ++i) {
+    const std::vector<float> states = model.read(windows[i], cache, [&] { progress(windows.context()); });
+    const std::vector<Prediction> predictions = predict_window(model, windows[i], baseline_states(i), states);
     for (std::size_t t = 0; t < predictions.size(); ++t) {
       if (std::isfinite(predictions[t].kl) && std::isfinite(predictions[t].nats)) continue;
       throw InputError(
-          "the model's logits after token {} are not finite; its weights are damaged, or the model "
-          "needs numbers beyond binary16 in its cache",
-          i * context + t);
+          "the model's logits after token {} are not finite; its weights are damaged, or the model needs "
+          "numbers "
+          "beyond binary16 in its cache",
+          i * windows.context() + t);
     }
     all.add(predictions);
     if (far) beyond.add(predictions);
   }
   report.all = all.result();
   if (far) report.far = beyond.result();
-  report.bytes = cache.bytes();
-  report.baseline_bytes = baseline.bytes();
   return report;
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "experiments/language_model/attention_cache.h"
 #include "experiments/language_model/language_model.h"
@@ -28,19 +29,35 @@ struct PredictionMeans {
 };
 
 struct PerplexityReport {
-  std::size_t windows = 0, context = 0;
+  std::size_t windows = 0;
   PredictionMeans all;
   // Of positions from `far_from` on; no value when a window has none.
   std::optional<PredictionMeans> far;
-  std::size_t bytes = 0, baseline_bytes = 0;  // of the caches, at the end of a window
 };
 
-// Reads `tokens` in windows of `context` tokens that do not overlap, each from position 0; what is left at
-// the end is not read. Every token of a window but the first is predicted. Calls `progress` with the tokens
-// done since the last call, windows * context * 2 in all. Throws UsageError for fewer than two tokens of
-// context, and InputError for fewer tokens than one window or logits that are not finite.
-PerplexityReport measure_perplexity(const LanguageModel& model, std::span<const std::uint32_t> tokens,
-                                    std::size_t context, std::size_t far_from, AttentionCache& baseline,
-                                    AttentionCache& cache, const std::function<void(std::size_t)>& progress);
+// A text cut into windows of `context` tokens that do not overlap; what is left at the end is not read.
+class TextWindows {
+ public:
+  // Throws UsageError for fewer than two tokens of context, and InputError for fewer tokens than one window.
+  TextWindows(std::vector<std::uint32_t> tokens, std::size_t context);
+
+  std::size_t count() const { return tokens_.size() / context_; }
+  std::size_t context() const { return context_; }
+  std::span<const std::uint32_t> operator[](std::size_t window) const {
+    return std::span(tokens_).subspan(window * context_, context_);
+  }
+
+ private:
+  std::vector<std::uint32_t> tokens_;
+  std::size_t context_;
+};
+
+// Reads every window from position 0, and predicts every token of it but the first. `baseline_states` gives
+// what LanguageModel::read() of a window gives with the baseline's cache. Calls `progress` with `context`
+// after each layer. Throws InputError for logits that are not finite.
+PerplexityReport measure_perplexity(
+    const LanguageModel& model, const TextWindows& windows, std::size_t far_from,
+    const std::function<std::vector<float>(std::size_t window)>& baseline_states, AttentionCache& cache,
+    const std::function<void(std::size_t)>& progress);
 
 }  // namespace tq
