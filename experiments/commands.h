@@ -25,6 +25,7 @@ ExitCode run_lint(const Arguments& arguments);
 ExitCode run_plot(const Arguments& arguments);
 ExitCode run_ppl(const Arguments& arguments);
 ExitCode run_report(const Arguments& arguments);
+ExitCode run_retrieval(const Arguments& arguments);
 ExitCode run_schedule(const Arguments& arguments);
 ExitCode run_sensitivity(const Arguments& arguments);
 ExitCode run_sweep(const Arguments& arguments);
