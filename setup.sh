@@ -154,7 +154,7 @@ ensure_nvrtc() {
 
 # The tests that need a GPU: all, then those that take no minutes under each of compute-sanitizer's tools.
 run_gpu_tests() {
-  ctest --preset release --output-on-failure -R '^(test_gpu|test_jit_device|test_eval_backend|test_python_device)$'
+  ctest --preset release --output-on-failure -R '^(test_gpu|test_jit_device|test_eval_backend|test_ppl_backend|test_python_device)$'
   command -v compute-sanitizer >/dev/null || { say "compute-sanitizer is not installed: left out"; return 0; }
   local tool
   for tool in memcheck racecheck initcheck; do

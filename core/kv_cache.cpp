@@ -1,14 +1,11 @@
 #include "core/kv_cache.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <stdexcept>
 
 #include "core/attention.h"
 #include "core/error.h"
+#include "core/head_attention.h"
 #include "core/tile.h"
 
 namespace tq {
@@ -61,105 +58,32 @@ void score_head(const TokenStore& store, const CacheLayer& layer, int head, cons
   exact(Part::window, held.window);
 }
 
-// Attention of one KV head's queries over chunks of at most kPageTokens tokens, their softmax running over
-// all of them.
-class HeadAttention {
- public:
-  HeadAttention(const CacheLayer& layer, int head, HeadQueries queries, float softmax_scale)
-      : layer_(layer),
-        head_(head),
-        queries_(queries),
-        scale_(softmax_scale),
-        d_(static_cast<std::size_t>(layer.head_dim)),
-        softmax_(queries.count),
-        broken_(queries.count),
-        exact_sum_(queries.count * d_),
-        code_sum_(queries.count * d_),
-        rows_(kPageTokens * d_),
-        scores_(queries.count * kPageTokens) {}
-
-  void add_exact(const TokenStore& store, Part part, std::size_t count) {
+// One query of each of the KV head's query heads over all tokens.
+HeadAttention attention_over_all(const TokenStore& store, const CacheLayer& layer, int head,
+                                 const HeadQueries& queries, float softmax_scale) {
+  const auto d = static_cast<std::size_t>(layer.head_dim);
+  const TokenCounts held = store.counts();
+  HeadAttention attention(queries.q, queries.count, d, softmax_scale);
+  std::vector<float> keys(kPageTokens * d), values(kPageTokens * d);
+  const auto exact = [&](Part part, std::size_t count) {
     for_each_chunk(count, [&](std::size_t begin, std::size_t rows) {
-      store.read_exact(part, Side::keys, head_, begin, rows, rows_.data());
-      dense_scores(queries_.q, queries_.count, rows_.data(), rows, d_, scores_.data());
-      weigh(rows);
-      store.read_exact(part, Side::values, head_, begin, rows, rows_.data());
-      accumulate_weighted_rows(scores_.data(), queries_.count, rows, rows_.data(), rows, d_,
-                               exact_sum_.data());
+      store.read_exact(part, Side::keys, head, begin, rows, keys.data());
+      store.read_exact(part, Side::values, head, begin, rows, values.data());
+      attention.add_rows(keys.data(), values.data(), rows);
     });
-  }
-
-  void add_codes(const TokenStore& store) {
-    if (store.pages() == 0) return;
-    const KeyCodec& keys = layer_.key_codec(head_);
-    const ValueCodec& values = layer_.value_codec(head_);
-    const PreparedQueries prepared = keys.prepare(queries_.q, queries_.count);
+  };
+  exact(Part::sinks, held.sinks);
+  if (held.quantised > 0) {
+    const KeyCodec& codec = layer.key_codec(head);
+    const PreparedQueries prepared = codec.prepare(queries.q, queries.count);
     for (std::size_t page = 0; page < store.pages(); ++page) {
-      const std::size_t rows = store.page_rows(page);
-      keys.score_block(prepared, store.keys(page, head_), rows, rows, scores_.data());
-      weigh(rows);
-      values.decode_block(store.values(page, head_), rows, rows_.data());
-      accumulate_weighted_rows(scores_.data(), queries_.count, rows, rows_.data(), rows, d_,
-                               code_sum_.data());
+      attention.add_codes(codec, prepared, store.keys(page, head), layer.value_codec(head),
+                          store.values(page, head), store.page_rows(page));
     }
   }
-
-  // out: count x d; lse: count, or null.
-  void finish(float* out, float* lse) {
-    if (!layer_.exact() && layer_.value_codec(head_).rotated() != nullptr) {
-      layer_.value_codec(head_).rotated()->rotation().inverse(code_sum_.data(), out, queries_.count);
-    } else {
-      std::copy(code_sum_.begin(), code_sum_.end(), out);
-    }
-    for (std::size_t i = 0; i < queries_.count; ++i) {
-      const double sum = softmax_[i].sum();
-      for (std::size_t j = i * d_; j < (i + 1) * d_; ++j) {
-        if (broken_[i]) {
-          out[j] = std::numeric_limits<float>::quiet_NaN();
-        } else {
-          out[j] = sum > 0 ? static_cast<float>(static_cast<double>(exact_sum_[j] + out[j]) / sum) : 0.0f;
-        }
-      }
-      if (lse == nullptr) continue;
-      lse[i] = broken_[i] ? std::numeric_limits<float>::quiet_NaN()
-               : sum > 0  ? static_cast<float>(softmax_[i].log_sum_exp())
-                          : -std::numeric_limits<float>::infinity();
-    }
-  }
-
- private:
-  // Turns the chunk's scores into weights, and what earlier chunks left into sums under the new maximum.
-  void weigh(std::size_t rows) {
-    for (std::size_t i = 0; i < queries_.count; ++i) {
-      float* scores = &scores_[i * rows];
-      bool usable = true;
-      for (std::size_t t = 0; t < rows; ++t) {
-        scores[t] *= scale_;
-        usable &= std::fabs(scores[t]) < -kMaskedScore;  // false for a NaN
-      }
-      broken_[i] |= !usable;
-      softmax_[i].add(scores, rows, 0);
-      const float factor = softmax_[i].rescale();
-      if (factor == 1) continue;
-      for (std::size_t j = i * d_; j < (i + 1) * d_; ++j) {
-        exact_sum_[j] *= factor;
-        code_sum_[j] *= factor;
-      }
-    }
-  }
-
-  const CacheLayer& layer_;
-  int head_;
-  HeadQueries queries_;
-  float scale_;
-  std::size_t d_;
-  std::vector<SoftmaxStream> softmax_;
-  std::vector<char> broken_;      // queries with a score that no softmax can use
-  std::vector<float> exact_sum_;  // count x d
-  std::vector<float> code_sum_;   // count x d, in the frame of ValueCodec::decode_block
-  std::vector<float> rows_;       // one chunk of keys, then of values
-  std::vector<float> scores_;     // count x chunk
-};
+  exact(Part::window, held.window);
+  return attention;
+}
 
 }  // namespace
 
@@ -231,11 +155,8 @@ void KvCache::attend_sequences(int layer, int first_sequence, int sequences, con
 #pragma omp parallel for schedule(dynamic) num_threads(team_size(tasks))
   for (std::size_t task = 0; task < tasks; ++task) {
     const TokenStore& tokens = store(layer, first_sequence + static_cast<int>(task / kv_heads));
-    HeadAttention attention(config, static_cast<int>(task % kv_heads), {q + task * group * d, group},
-                            softmax_scale);
-    attention.add_exact(tokens, Part::sinks, tokens.counts().sinks);
-    attention.add_codes(tokens);
-    attention.add_exact(tokens, Part::window, tokens.counts().window);
+    const HeadAttention attention = attention_over_all(tokens, config, static_cast<int>(task % kv_heads),
+                                                       {q + task * group * d, group}, softmax_scale);
     attention.finish(out + task * group * d, lse == nullptr ? nullptr : lse + task * group);
   }
 }

@@ -74,6 +74,14 @@ class KvCache {
   void attend_batch(int layer, const float* q, int q_heads, float softmax_scale, float* out,
                     float* lse = nullptr) const;
 
+  // Appends the tokens one after the other; row t of out is what attend() gives right after token t, within
+  // float32 rounding. Every page is decoded once for many queries, so a prompt takes a fraction of the time
+  // that append() and attend() by turns would take. q, out: tokens x q_heads x d. A NaN among the new values
+  // may also reach rows of out that are up to a page earlier. When memory runs out (std::bad_alloc) out is
+  // undefined, and the cache is as it was or has all tokens.
+  void append_and_attend(int layer, int sequence, const float* k, const float* v, std::size_t tokens,
+                         const float* q, int q_heads, float softmax_scale, float* out);
+
   CacheBytes bytes_used() const;
 
   // Little-endian stream, version 1:

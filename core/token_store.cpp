@@ -66,7 +66,7 @@ TokenStore::TokenStore(const CacheLayer& layer, const CachePolicy& policy)
       d_(static_cast<std::size_t>(layer.head_dim)),
       kv_heads_(static_cast<std::size_t>(layer.num_kv_heads)) {}
 
-TokenCounts TokenStore::counts_of(std::size_t tokens) const {
+TokenCounts TokenStore::counts_after(std::size_t tokens) const {
   return layer_->exact() ? TokenCounts{tokens, 0, 0} : token_counts(policy_, tokens);
 }
 
@@ -168,7 +168,7 @@ void TokenStore::reserve(const TokenCounts& counts) {
 }
 
 void TokenStore::append(const float* k, const float* v, std::size_t tokens) {
-  const TokenCounts before = counts(), after = counts_of(tokens_ + tokens);
+  const TokenCounts before = counts(), after = counts_after(tokens_ + tokens);
   reserve(after);
   const std::size_t stride = kv_heads_ * d_;
   const std::size_t to_sinks = after.sinks - before.sinks;

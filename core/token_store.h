@@ -37,7 +37,9 @@ class TokenStore {
 
   std::size_t tokens() const { return tokens_; }
   // In an exact layer every token counts as a sink.
-  TokenCounts counts() const { return counts_of(tokens_); }
+  TokenCounts counts() const { return counts_after(tokens_); }
+  // When it holds that many.
+  TokenCounts counts_after(std::size_t tokens) const;
 
   // As KvCache::append.
   void append(const float* k, const float* v, std::size_t tokens);
@@ -69,7 +71,6 @@ class TokenStore {
   using CodePage = std::unique_ptr<std::uint8_t[]>;   // see PageLayout
   using HalfPage = std::unique_ptr<std::uint16_t[]>;  // kv_heads x (keys, values) x kPageTokens x d
 
-  TokenCounts counts_of(std::size_t tokens) const;
   std::uint8_t* head_part(std::size_t page, int kv_head) const;
   std::size_t window_size() const { return window_capacity(policy_); }
   KeyBlock mutable_keys(std::size_t page, int kv_head, std::size_t row) const;

@@ -172,9 +172,9 @@ CodecCandidates read_candidates(const CommandLine& line, const CaptureInfo& info
   return candidates;
 }
 
-void add_policy_options(CommandLine& line) {
+void add_policy_options(CommandLine& line, int recent) {
   line.add()("first-tokens", number(0, "N"), "positions from 0 that stay exact (attention sinks)")(
-      "recent-window", number(0, "N"), "newest tokens that stay exact, a query's own included");
+      "recent-window", number(recent, "N"), "newest tokens that stay exact, a query's own included");
 }
 
 CachePolicy read_policy(const CommandLine& line) {

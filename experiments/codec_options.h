@@ -26,8 +26,8 @@ void add_candidate_options(CommandLine& line, const CandidateDefaults& defaults)
 // Group values that do not divide a layer's head_dim are left out unless they were asked for.
 CodecCandidates read_candidates(const CommandLine& line, const CaptureInfo& info);
 
-// --first-tokens and --recent-window: tokens that stay exact, none by default.
-void add_policy_options(CommandLine& line);
+// --first-tokens and --recent-window: tokens that stay exact, by default `recent` of the newest.
+void add_policy_options(CommandLine& line, int recent = 0);
 CachePolicy read_policy(const CommandLine& line);
 
 }  // namespace tq

@@ -23,6 +23,8 @@ const std::vector<Command>& commands() {
       {"calibrate", "fit per-layer tables and alpha to a capture, judge them on held-out tokens",
        run_calibrate},
       {"eval", "measure what a codec or an artefact does to a capture", run_eval},
+      {"ppl", "measure what a codec or an artefact does to a model's loss on a text", run_ppl},
+      {"retrieval", "measure how often a model copies a value from far back under a codec", run_retrieval},
       {"sensitivity", "quantise one layer's keys or values at a time and rank them by harm", run_sensitivity},
       {"schedule", "choose codecs by layer for the least harm under a byte budget", run_schedule},
       {"sweep", "measure every configuration of an INI file; goes on after a kill", run_sweep},

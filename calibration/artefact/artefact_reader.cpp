@@ -6,9 +6,9 @@
 #include "calibration/artefact/artefact_layout.h"
 #include "calibration/artefact/digest.h"
 #include "calibration/artefact/export_formats.h"
-#include "calibration/artefact/input_file.h"
 #include "core/error.h"
 #include "datasets/hdf5.h"
+#include "datasets/input_file.h"
 
 namespace tq {
 namespace {

@@ -9,9 +9,9 @@
 
 #include "calibration/artefact/artefact.h"
 #include "calibration/artefact/import.h"
-#include "calibration/artefact/input_file.h"
-#include "calibration/artefact/json_strict.h"
 #include "core/error.h"
+#include "datasets/input_file.h"
+#include "datasets/json_strict.h"
 
 // Parts that the JSON exports share, written and read back.
 namespace tq {

@@ -7,9 +7,9 @@
 #include "calibration/artefact/digest.h"
 #include "calibration/artefact/export_layout.h"
 #include "calibration/artefact/import_formats.h"
-#include "calibration/artefact/input_file.h"
 #include "calibration/artefact/table_checks.h"
 #include "core/error.h"
+#include "datasets/input_file.h"
 
 namespace tq {
 namespace {

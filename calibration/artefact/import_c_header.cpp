@@ -5,8 +5,8 @@
 
 #include "calibration/artefact/export_layout.h"
 #include "calibration/artefact/import_formats.h"
-#include "calibration/artefact/input_file.h"
 #include "core/error.h"
+#include "datasets/input_file.h"
 
 namespace tq {
 namespace {

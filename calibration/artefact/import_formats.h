@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "calibration/artefact/import.h"
-#include "calibration/artefact/json_strict.h"
+#include "datasets/json_strict.h"
 
 // One reader a format, behind import_tables(). They check structure and types; import_tables() then checks
 // the tables.

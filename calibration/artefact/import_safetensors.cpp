@@ -2,85 +2,30 @@
 #include <bit>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <span>
 
 #include "calibration/artefact/codec_json.h"
 #include "calibration/artefact/export_layout.h"
 #include "calibration/artefact/import_formats.h"
-#include "calibration/artefact/input_file.h"
 #include "calibration/artefact/table_checks.h"
+#include "datasets/input_file.h"
+#include "datasets/safetensors.h"
 
 namespace tq {
 namespace {
 
-constexpr std::size_t kMostRank = 8;
-constexpr std::size_t kMostTensors = 65536;
-
-std::uint64_t little_endian(std::string_view bytes) {
-  std::uint64_t value = 0;
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    value |= std::uint64_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
-  }
-  return value;
-}
-
-std::size_t element_bytes(const JsonNode& dtype) {
-  static const std::map<std::string, std::size_t> kBytes{
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},
-      {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4},     {"F64", 8},     {"I64", 8}, {"U64", 8}};
-  const auto found = kBytes.find(dtype.text());
-  if (found == kBytes.end()) throw InputError("{}: not a safetensors dtype", dtype.where());
-  return found->second;
-}
-
-struct Tensor {
-  std::string where;
-  std::string dtype;
-  std::vector<std::size_t> shape;
-  std::string_view bytes;
-};
-
-// Header and tensors of a file, checked: the tensors cover the data without gap or overlap. Every tensor and
-// metadata entry is taken at most once; what nobody took is left for unknown().
-class SafetensorsFile {
+// What a file holds. Every tensor and metadata entry is taken at most once; what nobody took is left for
+// unknown().
+class TableFile {
  public:
-  SafetensorsFile(std::string_view bytes, const std::string& path)
-      : path_(path), header_(parse_header(bytes, path)) {
-    const std::string_view data =
-        bytes.substr(8 + static_cast<std::size_t>(little_endian(bytes.substr(0, 8))));
-    std::map<std::size_t, std::pair<std::size_t, std::string>> extents;  // begin -> end, name
-    for (const auto& [name, node] : header_.root().members(kMostTensors)) {
-      if (name == "__metadata__") {
-        for (const auto& [key, value] : node.members(kMostTensors)) metadata_.emplace(key, value.text());
-        continue;
-      }
-      const Tensor tensor = read_tensor(node, data);
-      if (!tensor.bytes.empty()) {
-        const auto begin = static_cast<std::size_t>(tensor.bytes.data() - data.data());
-        const auto [other, added] =
-            extents.emplace(begin, std::pair(begin + tensor.bytes.size(), node.where()));
-        if (!added) throw InputError("{}: overlaps another tensor", node.where());
-      }
-      tensors_.emplace(name, tensor);
-    }
-    std::size_t covered = 0;
-    for (const auto& [begin, end_and_place] : extents) {
-      const auto& [end, place] = end_and_place;
-      if (begin != covered) {
-        throw InputError("{}: {} at byte {} of the data", place,
-                         begin < covered ? "overlaps another tensor" : "leaves a gap before it", begin);
-      }
-      covered = end;
-    }
-    if (covered != data.size()) {
-      throw InputError("{}: {} bytes of data, the tensors cover {}", path_, data.size(), covered);
-    }
-  }
+  TableFile(std::string_view bytes, const std::string& path)
+      : path_(path), content_(parse_safetensors(bytes, path)) {}
 
-  bool has_metadata(const std::string& key) const { return metadata_.contains(key); }
+  bool has_metadata(const std::string& key) const { return content_.metadata.contains(key); }
   std::optional<std::string> find_metadata(const std::string& key) {
-    const auto node = metadata_.extract(key);
+    const auto node = content_.metadata.extract(key);
     return node ? std::optional(node.mapped()) : std::nullopt;
   }
   std::string metadata(const std::string& key) {
@@ -103,7 +48,7 @@ class SafetensorsFile {
     return read_choice<Enum>(JsonNode(&value, path_, "__metadata__: " + key));
   }
 
-  bool has_tensor(const std::string& name) const { return tensors_.contains(name); }
+  bool has_tensor(const std::string& name) const { return content_.tensors.contains(name); }
   std::vector<float> floats(const std::string& name, std::vector<std::size_t>& shape) {
     std::vector<float> values;
     for (const std::uint32_t word : words(name, "F32", shape)) {
@@ -123,73 +68,30 @@ class SafetensorsFile {
   const std::string& path() const { return path_; }
   std::vector<std::string> unknown() const {
     std::vector<std::string> places;
-    for (const auto& [name, tensor] : tensors_) places.push_back(printable(name));
-    for (const auto& [key, value] : metadata_) places.push_back("__metadata__." + printable(key));
+    for (const auto& [name, tensor] : content_.tensors) places.push_back(printable(name));
+    for (const auto& [key, value] : content_.metadata) places.push_back("__metadata__." + printable(key));
     return places;
   }
 
  private:
-  static JsonDocument parse_header(std::string_view bytes, const std::string& path) {
-    if (bytes.size() < 8)
-      throw InputError("{}: {} bytes are too few for a safetensors file", path, bytes.size());
-    const std::uint64_t length = little_endian(bytes.substr(0, 8));
-    if (length > bytes.size() - 8) {
-      throw InputError("{}: the header claims {} bytes in a file of {}; the file is damaged or cut short",
-                       path, length, bytes.size());
-    }
-    return JsonDocument(bytes.substr(8, static_cast<std::size_t>(length)), path);
-  }
-
-  static Tensor read_tensor(const JsonNode& node, std::string_view data) {
-    std::vector<std::string> surplus;
-    node.collect_unknown({"dtype", "shape", "data_offsets"}, surplus);
-    if (!surplus.empty())
-      throw InputError("{}: {} is not a field of a tensor", node.where(), surplus.front());
-    Tensor tensor;
-    tensor.where = node.where();
-    std::size_t size = element_bytes(node.at("dtype"));
-    tensor.dtype = node.at("dtype").text();
-    for (const JsonNode& extent : node.at("shape").items(kMostRank)) {
-      tensor.shape.push_back(static_cast<std::size_t>(extent.integer(0, std::int64_t{1} << 40)));
-      if (__builtin_mul_overflow(size, tensor.shape.back(), &size)) {
-        throw InputError("{}: the shape is larger than memory", node.where());
-      }
-    }
-    const std::vector<JsonNode> offsets = node.at("data_offsets").items(2);
-    if (offsets.size() != 2)
-      throw InputError("{}: data_offsets has {} entries, not 2", node.where(), offsets.size());
-    const auto limit = static_cast<std::int64_t>(data.size());
-    const auto begin = static_cast<std::size_t>(offsets[0].integer(0, limit));
-    const auto end = static_cast<std::size_t>(offsets[1].integer(0, limit));
-    if (end < begin || end - begin != size) {
-      throw InputError("{}: data_offsets {} to {}, the shape takes {} bytes", node.where(), begin, end, size);
-    }
-    tensor.bytes = data.substr(begin, size);
-    return tensor;
-  }
-
   std::vector<std::uint32_t> words(const std::string& name, std::string_view dtype,
                                    std::vector<std::size_t>& shape) {
-    const auto node = tensors_.extract(name);
+    const auto node = content_.tensors.extract(name);
     if (!node) throw InputError("{}: tensor '{}' is missing", path_, name);
-    const Tensor& tensor = node.mapped();
+    const SafetensorsTensor& tensor = node.mapped();
     if (tensor.dtype != dtype) throw InputError("{}: dtype {} is wanted", tensor.where, dtype);
     shape = tensor.shape;
-    std::vector<std::uint32_t> values;
-    for (std::size_t at = 0; at < tensor.bytes.size(); at += 4) {
-      values.push_back(static_cast<std::uint32_t>(little_endian(tensor.bytes.substr(at, 4))));
-    }
+    std::vector<std::uint32_t> values(tensor.bytes.size() / 4);
+    if (!values.empty()) std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
     return values;
   }
 
   std::string path_;
-  JsonDocument header_;
-  std::map<std::string, Tensor> tensors_;
-  std::map<std::string, std::string> metadata_;
+  SafetensorsContent content_;
 };
 
 // Splits [2^b] or [tables, 2^b] (and the boundaries alike) into tables.
-std::vector<ImportedTable> read_tables(SafetensorsFile& file, const std::string& name, int bits) {
+std::vector<ImportedTable> read_tables(TableFile& file, const std::string& name, int bits) {
   std::vector<std::size_t> shape, boundary_shape;
   const std::vector<float> centroids = file.floats(name + ".centroids", shape);
   const std::vector<float> boundaries = file.floats(name + ".boundaries", boundary_shape);
@@ -214,7 +116,7 @@ std::vector<ImportedTable> read_tables(SafetensorsFile& file, const std::string&
   return out;
 }
 
-ImportedLayer read_layer(SafetensorsFile& file, const std::string& name) {
+ImportedLayer read_layer(TableFile& file, const std::string& name) {
   ImportedLayer layer;
   layer.name = name;
   layer.head_dim = file.integer(name + ".head_dim", 4, kMostDims);
@@ -250,7 +152,7 @@ ImportedLayer read_layer(SafetensorsFile& file, const std::string& name) {
 
 // A Rotation or Sketch from its tensors.
 template <typename Object>
-Object read_object(SafetensorsFile& file, const std::string& name, int head_dim) {
+Object read_object(TableFile& file, const std::string& name, int head_dim) {
   const std::string kind = file.metadata(name + ".kind");
   const auto seed = file.integer<std::uint64_t>(name + ".seed", 0, UINT64_MAX);
   const auto d = static_cast<std::size_t>(head_dim);
@@ -288,7 +190,7 @@ Object read_object(SafetensorsFile& file, const std::string& name, int head_dim)
 }  // namespace
 
 ImportedTables read_safetensors(std::string_view bytes, const std::string& path) {
-  SafetensorsFile file(bytes, path);
+  TableFile file(bytes, path);
   if (file.find_metadata("format") != kSafetensorsFormat) {
     throw InputError("{}: __metadata__: format is not '{}': these are not quantisation tables", path,
                      kSafetensorsFormat);

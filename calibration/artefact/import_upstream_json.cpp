@@ -4,7 +4,7 @@
 #include "calibration/artefact/codec_json.h"
 #include "calibration/artefact/export_layout.h"
 #include "calibration/artefact/import_formats.h"
-#include "calibration/artefact/input_file.h"
+#include "datasets/input_file.h"
 
 namespace tq {
 namespace {

@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <set>
 
-#include "calibration/artefact/json_strict.h"
 #include "core/error.h"
+#include "datasets/json_strict.h"
 
 namespace tq::bench {
 namespace {

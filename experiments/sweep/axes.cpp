@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "calibration/codecs/registry.h"
+#include "core/cache_policy.h"
 #include "core/codec_config.h"
 #include "core/error.h"
 #include "datasets/synthetic.h"
@@ -74,8 +75,9 @@ std::string mode(Axis axis, std::string_view text) {
 }
 
 std::string measure(std::string_view text) {
-  if (text != kQuality && text != kFused && text != kCapacity) {
-    throw UsageError("measure '{}' is unknown; choose one of: {}, {}, {}", text, kQuality, kFused, kCapacity);
+  if (text != kQuality && text != kFused && text != kCapacity && text != kPerplexity) {
+    throw UsageError("measure '{}' is unknown; choose one of: {}, {}, {}, {}", text, kQuality, kFused,
+                     kCapacity, kPerplexity);
   }
   return std::string(text);
 }
@@ -137,8 +139,8 @@ const std::array<AxisInfo, kAxes>& axes() {
   static const std::array<AxisInfo, kAxes> list{{
       {Axis::measure, "measure", "quality",
        "quality (errors of vectors, scores and outputs), fused (a decode step over codes against float64 "
-       "attention over the same codes; exit code 1 where it is not exact enough) or capacity (how many "
-       "tokens a memory holds)"},
+       "attention over the same codes; exit code 1 where it is not exact enough), capacity (how many "
+       "tokens a memory holds) or perplexity (a model's loss, beside that with an FP16 cache)"},
       {Axis::source, "source", "gaussian",
        "gaussian, laplace, student_t, sphere, outliers (synthetic), sample (the embedded capture) or "
        "capture:FILE"},
@@ -150,6 +152,11 @@ const std::array<AxisInfo, kAxes>& axes() {
       {Axis::gqa, "gqa", "1", "fused: query heads that share a KV head, up to 16"},
       {Axis::memory, "memory", "16GiB", "capacity: the device's, as 16GiB, 16384MiB, 16GB or bytes"},
       {Axis::memory_share, "memory-share", "60", "capacity: percent of the memory that the cache may fill"},
+      {Axis::model, "model", "none", "perplexity: a folder, as tq ppl --model"},
+      {Axis::text, "text", "none",
+       "perplexity: a file, as tq ppl --text, or tokens:FILE, as tq ppl --tokens"},
+      {Axis::context, "context", "1024", "perplexity: tokens a window"},
+      {Axis::recent_window, "recent-window", "128", "perplexity: newest tokens that stay exact"},
       {Axis::seed, "seed", "0",
        "of the rotation, the sketch and synthetic data; the table averages over seeds"},
       {Axis::backend, "backend", "host", "what encodes, decodes and attends: host, or cuda (a GPU)"},
@@ -201,6 +208,14 @@ std::string canonical_value(Axis axis, std::string_view text) {
       return memory(text);
     case Axis::memory_share:
       return number(axis, text, 1, 100);
+    case Axis::model:
+    case Axis::text:
+      if (text.empty()) throw UsageError("{} has an empty value", info(axis).name);
+      return std::string(text);
+    case Axis::context:
+      return number(axis, text, 2, kMostRows);
+    case Axis::recent_window:
+      return number(axis, text, 0, kMaxPolicyTokens);
     case Axis::seed:
       return number(axis, text, 0, std::numeric_limits<std::uint64_t>::max());
     case Axis::backend:
@@ -249,6 +264,8 @@ bool is_number(Axis axis) {
     case Axis::gqa:
     case Axis::memory:
     case Axis::memory_share:
+    case Axis::context:
+    case Axis::recent_window:
     case Axis::seed:
     case Axis::key_bits:
     case Axis::value_bits:

@@ -20,6 +20,10 @@ enum class Axis {
   gqa,
   memory,
   memory_share,
+  model,
+  text,
+  context,
+  recent_window,
   seed,
   backend,
   rotation,
@@ -34,13 +38,15 @@ enum class Axis {
   scale,
 };
 
-// The value of key-mode and value-mode under which that side of the cache stays exact.
+// The value of key-mode and value-mode under which that side of the cache stays exact; of model and text,
+// that there is none.
 inline constexpr std::string_view kNone = "none";
 
-// The values of measure: what codecs do to vectors and attention, how exact fused attention over codes is, or
-// how many tokens a memory holds. The first is what every sweep measured before there was a second: its
-// points do not name it.
-inline constexpr std::string_view kQuality = "quality", kFused = "fused", kCapacity = "capacity";
+// The values of measure: what codecs do to vectors and attention, how exact fused attention over codes is,
+// how many tokens a memory holds, or what codecs do to a model's loss. The first is what every sweep measured
+// before there was a second: its points do not name it.
+inline constexpr std::string_view kQuality = "quality", kFused = "fused", kCapacity = "capacity",
+                                  kPerplexity = "perplexity";
 
 // The value of equalise that points name; its other value, none, is what every sweep had before.
 inline constexpr std::string_view kChannel = "channel";
@@ -51,7 +57,7 @@ struct AxisInfo {
   const char* default_value;  // when a sweep does not name the axis
   std::string help;
 };
-inline constexpr std::size_t kAxes = 21;
+inline constexpr std::size_t kAxes = 25;
 // In the order of the enum.
 const std::array<AxisInfo, kAxes>& axes();
 inline const AxisInfo& info(Axis axis) { return axes()[static_cast<std::size_t>(axis)]; }

@@ -4,24 +4,11 @@
 
 #include <vector>
 
-#include "experiments/sweep/result_line.h"
+#include "experiments/sweep/head_bytes.h"
 #include "experiments/table.h"
 
 namespace tq {
 namespace {
-
-// Bytes of a token and KV head.
-struct HeadBytes {
-  int stored, padded, fp16;
-};
-
-HeadBytes head_bytes(const CodecOptions& codec, int d) {
-  const int keys = codec.key_storage ? bytes_per_token(*codec.key_storage, d) : bytes_per_token(codec.key, d);
-  const int values =
-      codec.value_storage ? bytes_per_token(*codec.value_storage, d) : bytes_per_token(codec.value, d);
-  const int padding = codec.key_storage ? 0 : padding_bytes(codec.key, d);
-  return {keys + values, keys + values + padding, 2 * 2 * d};
-}
 
 std::uint64_t max_tokens(const CapacityShape& shape, int bytes) {
   return shape.memory * shape.percent / (100 * shape.kv_heads * static_cast<std::uint64_t>(bytes));

@@ -18,7 +18,9 @@
 #include "experiments/sweep/capacity.h"
 #include "experiments/sweep/fused_attention.h"
 #include "experiments/sweep/fused_output.h"
+#include "experiments/sweep/model_source.h"
 #include "experiments/sweep/ordered_jobs.h"
+#include "experiments/sweep/perplexity_output.h"
 #include "experiments/sweep/result_line.h"
 #include "experiments/sweep/result_log.h"
 #include "experiments/sweep/run_manifest.h"
@@ -69,12 +71,12 @@ std::array<std::vector<std::string>, kAxes> axis_values(const CommandLine& line)
   return values;
 }
 
-SweepPlan read_plan(const CommandLine& line, CaptureCatalogue& captures) {
+SweepPlan read_plan(const CommandLine& line, InputCatalogue& inputs) {
   std::vector<ExcludeRule> rules;
   if (line.given("exclude")) {
     for (const std::string& text : line.get<TextList>("exclude")) rules.push_back(parse_exclude_rule(text));
   }
-  SweepPlan plan = plan_sweep(axis_values(line), rules, captures);
+  SweepPlan plan = plan_sweep(axis_values(line), rules, inputs);
   if (plan.configurations.empty()) throw UsageError("the exclude rules leave no configuration");
   return plan;
 }
@@ -114,13 +116,17 @@ struct Measured {
   Timing timing;
 };
 
-// `source`: null for what makes its own data. Without the seconds.
-Measured measured(const Configuration& configuration, const DataSource* source, const Progress& progress) {
+// `source`, `model`: null for what is not measured on such. Without the seconds.
+Measured measured(const Configuration& configuration, const DataSource* source, const ModelSource* model,
+                  const Progress& progress) {
   if (source != nullptr) {
     const CacheBackend& backend = cache_backend(configuration.point[Axis::backend]);
     const CaptureReport report = source->measure(configuration.codec, backend, progress);
     return {result_line(configuration, report),
             {.keys = report.overall.key_times, .values = report.overall.value_times}};
+  }
+  if (configuration.perplexity) {
+    return {perplexity_line(configuration, measure_perplexity(configuration, *model, progress)), {}};
   }
   std::string line = configuration.capacity ? capacity_line(configuration)
                                             : fused_line(configuration, measure_fused(configuration));
@@ -139,13 +145,15 @@ void measure(const std::vector<const Configuration*>& todo, int jobs, const std:
   ProgressBar bar("sweeping", work);
   std::mutex bar_mutex;
   DataSources sources(omp_get_max_threads());
+  ModelSources models(omp_get_max_threads());
   run_in_order(
       todo.size(), jobs,
       [&](std::size_t index) {
         const Configuration& configuration = *todo[index];
         const auto source = configuration.has_data() ? sources.get(configuration.data) : nullptr;
+        const auto model = configuration.perplexity ? models.get(configuration) : nullptr;
         const auto begin = std::chrono::steady_clock::now();
-        Measured result = measured(configuration, source.get(), [&](std::size_t vectors) {
+        Measured result = measured(configuration, source.get(), model.get(), [&](std::size_t vectors) {
           const std::lock_guard lock(bar_mutex);
           bar.advance(vectors);
         });
@@ -185,9 +193,9 @@ ExitCode run_sweep(const Arguments& arguments) {
       line.given("jobs") ? line.get<int>("jobs") : std::min(kMostJobs, omp_get_max_threads());
   if (most_jobs < 1 || most_jobs > kMostJobs)
     throw UsageError("--jobs {} is out of range: 1 to {}", most_jobs, kMostJobs);
-  CaptureCatalogue captures;
+  InputCatalogue inputs;
   if (line.get<bool>("dry-run")) {
-    const SweepPlan plan = read_plan(line, captures);
+    const SweepPlan plan = read_plan(line, inputs);
     print_plan(
         plan,
         line.given("out") ? read_results(line.get<std::string>("out")) : std::map<std::string, std::string>(),
@@ -195,7 +203,7 @@ ExitCode run_sweep(const Arguments& arguments) {
     return ExitCode::done;
   }
   const std::string& folder = line.required("out");
-  const SweepPlan plan = read_plan(line, captures);
+  const SweepPlan plan = read_plan(line, inputs);
   const bool resume = line.get<bool>("resume");
   const DeviceInfo* gpu = gpu_for(plan, resume ? read_results(folder) : std::map<std::string, std::string>());
   ResultLog log(folder, resume);
@@ -205,7 +213,7 @@ ExitCode run_sweep(const Arguments& arguments) {
   }
   const int jobs =
       static_cast<int>(std::clamp<std::size_t>(todo.size(), 1, static_cast<std::size_t>(most_jobs)));
-  RunManifest manifest(folder, command_line_of(arguments), plan, captures, jobs, gpu);
+  RunManifest manifest(folder, command_line_of(arguments), plan, inputs, jobs, gpu);
   if (resume) {
     spdlog::info("{} of {} configurations are done", plan.configurations.size() - todo.size(),
                  plan.configurations.size());
@@ -219,8 +227,9 @@ ExitCode run_sweep(const Arguments& arguments) {
     }
   } else {
     std::string_view space;
-    for (const std::string& table : {summary_table(plan, log.lines(), read_timings(folder)), fused.table,
-                                     capacity_table(plan, log.lines())}) {
+    for (const std::string& table :
+         {summary_table(plan, log.lines(), read_timings(folder)), fused.table,
+          capacity_table(plan, log.lines()), perplexity_table(plan, log.lines())}) {
       if (table.empty()) continue;
       fmt::print("{}{}", space, table);
       space = "\n";

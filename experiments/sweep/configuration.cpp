@@ -2,12 +2,18 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
+#include <set>
 
 #include "calibration/codecs/registry.h"
 #include "core/error.h"
 #include "core/hadamard.h"
 #include "core/sha256.h"
+#include "datasets/input_file.h"
+#include "experiments/language_model/language_model.h"
+#include "experiments/language_model/model_text.h"
 #include "experiments/sweep/backends.h"
+#include "experiments/sweep/model_source.h"
 #include "kernel_templates/shapes.h"
 
 namespace tq {
@@ -116,6 +122,10 @@ std::string digest(const Configuration& configuration) {
   nlohmann::json canonical;  // whose keys are sorted
   for (const auto& [name, value] : values.items()) canonical[name] = value;
   if (!configuration.capture_sha256.empty()) canonical["source"] = "capture " + configuration.capture_sha256;
+  if (configuration.perplexity) {
+    canonical["model"] = configuration.model_sha256;
+    canonical["text"] = configuration.text_sha256;
+  }
   canonical["result_format"] = kResultFormat;
   return sha256_hex(canonical.dump());
 }
@@ -134,10 +144,51 @@ void configure_capacity(Configuration& configuration) {
   configuration.work = 1;
 }
 
+void configure_perplexity(Configuration& configuration, InputCatalogue& inputs) {
+  const Point& point = configuration.point;
+  const CodecOptions& codec = configuration.codec;
+  if (point[Axis::model] == kNone || point[Axis::text] == kNone)
+    throw UsageError("measure perplexity needs a model and a text: model = FOLDER, text = FILE");
+  if (codec.alpha != AlphaTarget::unbiased) {
+    throw UsageError(
+        "measure perplexity takes the unbiased alpha or a number; leave it out with: exclude = {}",
+        rule(point, {Axis::measure, Axis::alpha}));
+  }
+  if (codec.equalise_values) {
+    throw UsageError("measure perplexity does not equalise values; leave it out with: exclude = {}",
+                     rule(point, {Axis::measure, Axis::equalise}));
+  }
+  const ModelFacts& model = inputs.model(point[Axis::model]);
+  PerplexityShape shape{.model = point[Axis::model],
+                        .text = point[Axis::text],
+                        .context = number<std::size_t>(point[Axis::context]),
+                        .policy = {.recent = number<int>(point[Axis::recent_window])},
+                        .num_layers = model.config.num_layers,
+                        .num_kv_heads = model.config.num_kv_heads,
+                        .head_dim = model.config.head_dim};
+  if (shape.context > static_cast<std::size_t>(model.config.max_positions)) {
+    throw UsageError("{}: the model has {} positions; leave it out with: exclude = {}", shape.model,
+                     model.config.max_positions, rule(point, {Axis::model, Axis::context}));
+  }
+  check(point, configuration, shape.head_dim, false);
+  if (!is_token_file(shape.text)) require_byte_tokens(shape.model, model.config);
+  const std::string text = text_file(shape.text);
+  configuration.model_sha256 = model.sha256;
+  configuration.text_sha256 = inputs.file_sha256(text);
+  const std::size_t tokens = size_of_regular_file(text) / (is_token_file(shape.text) ? 4 : 1);
+  if (tokens < shape.context) {
+    throw UsageError("{}: {} tokens are fewer than one window of {}; leave it out with: exclude = {}", text,
+                     tokens, shape.context, rule(point, {Axis::text, Axis::context}));
+  }
+  configuration.work =
+      tokens / shape.context * shape.context * static_cast<std::size_t>(model.config.num_layers);
+  configuration.perplexity = std::move(shape);
+}
+
 }  // namespace
 
-const CaptureFacts* CaptureCatalogue::find(const std::string& source) {
-  if (const auto known = facts_.find(source); known != facts_.end()) return &known->second;
+const CaptureFacts* InputCatalogue::find_capture(const std::string& source) {
+  if (const auto known = captures_.find(source); known != captures_.end()) return &known->second;
   const std::optional<std::string> path = capture_file(source);
   if (!path) return nullptr;
   const CaptureReader capture(*path);
@@ -155,7 +206,28 @@ const CaptureFacts* CaptureCatalogue::find(const std::string& source) {
   facts.tokens = info.tokens;
   facts.num_layers = info.num_layers;
   facts.num_kv_heads = info.num_kv_heads;
-  return &facts_.emplace(source, std::move(facts)).first->second;
+  digests_.emplace(source, facts.sha256);
+  return &captures_.emplace(source, std::move(facts)).first->second;
+}
+
+const ModelFacts& InputCatalogue::model(const std::string& folder) {
+  if (const auto known = models_.find(folder); known != models_.end()) return known->second;
+  ModelFacts facts{LanguageModel(folder).config(), ""};
+  std::set<std::string> files{folder + "/config.json"};
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors") files.insert(entry.path().string());
+  }
+  std::string digests;
+  for (const std::string& file : files) digests += sha256_file_hex(file);
+  facts.sha256 = sha256_hex(digests);
+  digests_.emplace(folder, facts.sha256);
+  return models_.emplace(folder, std::move(facts)).first->second;
+}
+
+const std::string& InputCatalogue::file_sha256(const std::string& path) {
+  const auto known = digests_.find(path);
+  return known != digests_.end() ? known->second
+                                 : digests_.emplace(path, sha256_file_hex(path)).first->second;
 }
 
 void normalise(Point& point) {
@@ -167,6 +239,11 @@ void normalise(Point& point) {
            Axis::sketch, Axis::alpha, Axis::equalise, Axis::scale});
   } else {
     clear({Axis::memory, Axis::memory_share});
+  }
+  if (point[Axis::measure] == kPerplexity) {
+    clear({Axis::source, Axis::d, Axis::rows, Axis::queries, Axis::heads, Axis::gqa});
+  } else {
+    clear({Axis::model, Axis::text, Axis::context, Axis::recent_window});
   }
   if (point[Axis::measure] == kFused) clear({Axis::queries});
   if (point[Axis::measure] == kQuality) clear({Axis::measure, Axis::heads, Axis::gqa});
@@ -188,11 +265,11 @@ void normalise(Point& point) {
   if (point[Axis::key_mode] != "mse" && !rotates(Axis::key_mode) && !rotated_values) clear({Axis::scale});
   if (!rotated_keys && !rotated_values) {
     clear({Axis::rotation});
-    if (!synthetic) clear({Axis::seed});
+    if (!synthetic || point[Axis::measure] == kPerplexity) clear({Axis::seed});
   }
 }
 
-Configuration configure(const Point& point, CaptureCatalogue& captures) {
+Configuration configure(const Point& point, InputCatalogue& inputs) {
   Configuration configuration;
   configuration.point = point;
   CodecOptions& codec = configuration.codec;
@@ -237,8 +314,13 @@ Configuration configure(const Point& point, CaptureCatalogue& captures) {
     configuration.key = digest(configuration);
     return configuration;
   }
+  if (point[Axis::measure] == kPerplexity) {
+    configure_perplexity(configuration, inputs);
+    configuration.key = digest(configuration);
+    return configuration;
+  }
 
-  const CaptureFacts* capture = captures.find(point[Axis::source]);
+  const CaptureFacts* capture = inputs.find_capture(point[Axis::source]);
   std::size_t vectors;
   if (capture != nullptr) {
     configuration.capture_sha256 = capture->sha256;

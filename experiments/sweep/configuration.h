@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "calibration/evaluate_capture.h"
+#include "core/cache_policy.h"
+#include "experiments/language_model/model_config.h"
 #include "experiments/sweep/axes.h"
 #include "experiments/sweep/data_source.h"
 
@@ -25,15 +27,28 @@ struct CaptureFacts {
   int num_layers = 0, num_kv_heads = 0;
 };
 
-// Facts of captures by the axis value that names them, each file read once.
-class CaptureCatalogue {
+// What planning must know of a model.
+struct ModelFacts {
+  ModelConfig config;
+  std::string sha256;  // of the digests of its config.json and its safetensors, in the order of their names
+};
+
+// What a sweep reads, each file once.
+class InputCatalogue {
  public:
-  // Null for a synthetic source. Throws InputError for a capture that cannot be read.
-  const CaptureFacts* find(const std::string& source);
-  const std::map<std::string, CaptureFacts>& all() const { return facts_; }
+  // By the value of the axis `source`; null for a synthetic one. Throws InputError for a capture that cannot
+  // be read.
+  const CaptureFacts* find_capture(const std::string& source);
+  // Throws InputError for a folder without a model that LanguageModel reads.
+  const ModelFacts& model(const std::string& folder);
+  const std::string& file_sha256(const std::string& path);
+  // Of everything asked for so far, by its name.
+  const std::map<std::string, std::string>& digests() const { return digests_; }
 
  private:
-  std::map<std::string, CaptureFacts> facts_;
+  std::map<std::string, CaptureFacts> captures_;
+  std::map<std::string, ModelFacts> models_;
+  std::map<std::string, std::string> digests_;
 };
 
 // The cache of `measure = fused`; its tokens are the data's rows.
@@ -49,21 +64,32 @@ struct CapacityShape {
   std::uint64_t kv_heads = 1;
 };
 
+// What `measure = perplexity` reads, and with which cache.
+struct PerplexityShape {
+  std::string model, text;  // a folder; a file of bytes, or "tokens:" and a file of tokens
+  std::size_t context = 0;
+  CachePolicy policy;
+  int num_layers = 0, num_kv_heads = 0, head_dim = 0;
+};
+
 // One measurement of a sweep.
 struct Configuration {
   Point point;  // effective values; "" where an axis makes no difference
   CodecOptions codec;
   DataKey data;
-  std::optional<FusedShape> fused;  // neither this nor the next: `measure = quality`
+  std::optional<FusedShape> fused;  // none of these three: `measure = quality`
   std::optional<CapacityShape> capacity;
-  std::string capture_sha256;  // "" for synthetic data
+  std::optional<PerplexityShape> perplexity;
+  std::string capture_sha256;             // "" for synthetic data
+  std::string model_sha256, text_sha256;  // of perplexity
   int num_kv_heads = 1;
   std::size_t work = 0;  // vectors' worth of it, for the remaining time
-  // SHA-256 of the effective values, the capture's content (not its name) and kResultFormat.
+  // SHA-256 of the effective values, the content of captures, models and texts (not their
+  // names) and kResultFormat.
   std::string key;
 
   // Whether `data` says on what it is measured.
-  bool has_data() const { return !fused && !capacity; }
+  bool has_data() const { return !fused && !capacity && !perplexity; }
 };
 
 // Clears the axes that make no difference: what only other measures read, sizes of synthetic data for a
@@ -72,7 +98,7 @@ struct Configuration {
 void normalise(Point& point);
 
 // Throws UsageError for a combination that cannot be measured, and says how to exclude it.
-Configuration configure(const Point& normalised, CaptureCatalogue& captures);
+Configuration configure(const Point& normalised, InputCatalogue& inputs);
 
 // The effective values, numbers as numbers, in the order of the axes.
 nlohmann::ordered_json to_json(const Point& point);

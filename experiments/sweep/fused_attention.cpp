@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "experiments/cache_codec.h"
 #include "experiments/cuda_backend.h"
 #include "experiments/sweep/backends.h"
 #include "jit/memory.h"
@@ -12,24 +13,6 @@ namespace tq {
 namespace {
 
 constexpr CachePolicy kAllQuantised{.recent = 0, .sinks = 0, .flush_block = 1};
-
-CacheLayer cache_layer(const Configuration& configuration) {
-  const CodecOptions& codec = configuration.codec;
-  const int d = configuration.data.head_dim;
-  const auto rotation = std::make_shared<const Rotation>(Rotation::make(codec.rotation, d, codec.seed));
-  std::shared_ptr<const Sketch> sketch;
-  if (codec.key.mode == KeyMode::prod) {
-    sketch = std::make_shared<const Sketch>(Sketch::make(codec.key.sketch, d, codec.seed));
-  }
-  CacheLayer layer;
-  layer.head_dim = d;
-  layer.num_kv_heads = configuration.fused->kv_heads;
-  layer.keys.push_back(
-      std::make_shared<const KeyCodec>(codec.key, rotation, sketch, default_key_tables(codec.key, d)));
-  layer.values.push_back(
-      std::make_shared<const ValueCodec>(codec.value, d, rotation, default_value_table(codec.value, d)));
-  return layer;
-}
 
 std::vector<float> synthetic_rows(const DataKey& data, Tensor tensor, std::size_t rows) {
   std::vector<float> values(rows * static_cast<std::size_t>(data.head_dim));
@@ -98,7 +81,9 @@ KvCache run_on_gpu(const CacheLayer& layer, Step& step) {
 }  // namespace
 
 FusedReport measure_fused(const Configuration& configuration) {
-  const CacheLayer layer = cache_layer(configuration);
+  const CacheLayer layer =
+      uniform_layers(configuration.codec, 1, configuration.data.head_dim, configuration.fused->kv_heads)
+          .front();
   Step step = make_step(configuration);
   const KvCache cache =
       configuration.point[Axis::backend] == kCudaBackend ? run_on_gpu(layer, step) : run_on_host(layer, step);

@@ -1,7 +1,6 @@
 #include "experiments/sweep/result_line.h"
 
-#include <algorithm>
-
+#include "experiments/sweep/head_bytes.h"
 #include "experiments/sweep/metric_columns.h"
 
 namespace tq {
@@ -22,15 +21,6 @@ Json metrics_json(const LayerReport& report) {
 }
 
 }  // namespace
-
-double compression(int fp16_bytes, int bytes) {
-  return bytes > 0 ? static_cast<double>(fp16_bytes) / static_cast<double>(bytes) : 0;
-}
-
-int padding_bytes(const KeyConfig& key, int head_dim) {
-  constexpr int kUpstreamBits = 4;
-  return head_dim * std::max(0, kUpstreamBits - key.table_bits()) / 8;
-}
 
 std::string result_line(const Configuration& configuration, const CaptureReport& report) {
   int padded = report.overall.bytes_per_token;

@@ -22,10 +22,4 @@ inline constexpr std::string_view kLineStart = R"({"key":")";
 // codecs that store such things once, whatever the number of tokens.
 std::string result_line(const Configuration& configuration, const CaptureReport& report);
 
-// FP16 bytes over bytes.
-double compression(int fp16_bytes, int bytes);
-
-// Bytes that upstream's count adds to a key vector: it gives indices of fewer than four bits four.
-int padding_bytes(const KeyConfig& key, int head_dim);
-
 }  // namespace tq

@@ -19,7 +19,7 @@ struct MetricInfo {
   Better better;
 };
 
-// Of every metric of quality and fused sweeps, "pass" (1 or 0), bytes and compression.
+// Of every metric of sweeps, "pass" (1 or 0), bytes and compression.
 const std::vector<MetricInfo>& result_metrics();
 MetricInfo result_metric(std::string_view key);
 

@@ -50,7 +50,7 @@ Json gpu_json(const DeviceInfo* gpu) {
           {"nvrtc", nvrtc::identity()}};
 }
 
-Json begun_run(const std::string& command_line, const SweepPlan& plan, const CaptureCatalogue& captures,
+Json begun_run(const std::string& command_line, const SweepPlan& plan, const InputCatalogue& catalogue,
                int jobs, const DeviceInfo* gpu) {
   std::set<std::uint64_t> seeds;
   std::set<std::string> backends;
@@ -60,8 +60,8 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Cap
       backends.insert(backend);
   }
   Json inputs = Json::array();
-  for (const auto& [source, facts] : captures.all()) {
-    inputs.push_back({{"source", source}, {"sha256", facts.sha256}});
+  for (const auto& [source, sha256] : catalogue.digests()) {
+    inputs.push_back({{"source", source}, {"sha256", sha256}});
   }
   return {{"command_line", command_line},
           {"tool_version", kVersion},
@@ -87,7 +87,7 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Cap
 }  // namespace
 
 RunManifest::RunManifest(const std::string& folder, const std::string& command_line, const SweepPlan& plan,
-                         const CaptureCatalogue& captures, int jobs, const DeviceInfo* gpu)
+                         const InputCatalogue& catalogue, int jobs, const DeviceInfo* gpu)
     : path_((std::filesystem::path(folder) / kManifestFile).string()),
       begin_(std::chrono::steady_clock::now()) {
   if (std::ifstream file(path_); file) {
@@ -103,7 +103,7 @@ RunManifest::RunManifest(const std::string& folder, const std::string& command_l
          "95 %: 1.96 standard errors, over vectors or over queries to the same vectors, of one seed"},
         {"runs", Json::array()}};
   }
-  manifest_["runs"].push_back(begun_run(command_line, plan, captures, jobs, gpu));
+  manifest_["runs"].push_back(begun_run(command_line, plan, catalogue, jobs, gpu));
   write_file_atomically(path_, manifest_.dump(2) + "\n");
 }
 

@@ -18,7 +18,7 @@ class RunManifest {
   // Writes the entry of a run that begins; `gpu` is null for one that uses none. Throws InputError when the
   // file there is no manifest.
   RunManifest(const std::string& folder, const std::string& command_line, const SweepPlan& plan,
-              const CaptureCatalogue& captures, int jobs, const DeviceInfo* gpu);
+              const InputCatalogue& catalogue, int jobs, const DeviceInfo* gpu);
   // Which run this is, from 0.
   std::size_t run() const { return manifest_["runs"].size() - 1; }
   // Adds the end, and how many configurations the run measured.

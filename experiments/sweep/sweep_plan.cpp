@@ -47,7 +47,7 @@ ExcludeRule parse_exclude_rule(std::string_view text) {
 }
 
 SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
-                     const std::vector<ExcludeRule>& rules, CaptureCatalogue& captures) {
+                     const std::vector<ExcludeRule>& rules, InputCatalogue& inputs) {
   SweepPlan plan;
   std::unordered_set<std::string> points;
   std::set<std::string> keys;
@@ -64,7 +64,7 @@ SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
     } else if (std::any_of(rules.begin(), rules.end(),
                            [&](const auto& rule) { return matches(rule, point); })) {
       ++plan.excluded;
-    } else if (Configuration configuration = configure(point, captures);
+    } else if (Configuration configuration = configure(point, inputs);
                keys.insert(configuration.key).second) {
       plan.configurations.push_back(std::move(configuration));
     } else {

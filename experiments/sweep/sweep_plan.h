@@ -25,6 +25,6 @@ struct SweepPlan {
 // The product of the axes' values, in the order of enum Axis, less what the rules exclude. Throws UsageError
 // as configure() does.
 SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
-                     const std::vector<ExcludeRule>& rules, CaptureCatalogue& captures);
+                     const std::vector<ExcludeRule>& rules, InputCatalogue& inputs);
 
 }  // namespace tq

@@ -17,7 +17,8 @@ from tq_program import TIMEOUT, Program, artefact_contents, write_random_capture
 TQ, SAMPLE = Program(sys.argv[1]), sys.argv[2]
 del sys.argv[1:3]
 
-COMMANDS = ("demo", "inspect", "calibrate", "eval", "sensitivity", "schedule", "export", "import", "lint", "codebook")
+COMMANDS = ("demo", "inspect", "calibrate", "eval", "ppl", "retrieval", "sensitivity", "schedule", "export", "import",
+            "lint", "codebook")
 EVAL_KEYS = ["key_relative_mse", "key_cosine", "inner_product_bias", "inner_product_error", "softmax_kl",
              "top1_agreement", "value_relative_mse", "value_cosine", "output_error", "bytes_per_token",
              "fp16_bytes_per_token"]

@@ -24,6 +24,7 @@ import unittest
 
 import numpy as np
 
+from model_folder import random_llama
 from tq_program import TIMEOUT, Program, write_random_capture
 
 TQ, SAMPLE, CONFIGS, KILLS = Program(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -484,11 +485,18 @@ class Results(SweepTest):
 
     def test_every_ready_configuration_can_be_planned(self):
         for name in sorted(name for name in os.listdir(CONFIGS) if name.endswith(".ini")):
-            out = TQ.succeed("sweep", "--config", os.path.join(CONFIGS, name), "--dry-run").out
+            inputs = []
+            if name == "perplexity.ini":
+                text = self.path("text")
+                with open(text, "wb") as file:
+                    file.write(bytes(1024))
+                inputs = ["--set", f"model={random_llama(self.path('model'), positions=1024)}", "--set", f"text={text}"]
+            out = TQ.succeed("sweep", "--config", os.path.join(CONFIGS, name), "--dry-run", *inputs).out
             self.assertNotIn("\n0 configurations", out)
             modes = {mode for mode in BASELINES for line in out.splitlines() if f"value-mode={mode}" in line.split()}
             self.assertEqual(modes, set(BASELINES) if name in ("values.ini", "capture.ini", "frontier.ini") else
-                              {"fp16"} if name == "capacity.ini" else set())
+                              {"fp16"} if name == "capacity.ini" else
+                              {"fp16", "fp8", "q8_0", "q4_0", "minmax4"} if name == "perplexity.ini" else set())
         out = TQ.succeed("sweep", "--config", os.path.join(CONFIGS, "trellis.ini"), "--dry-run").out
         self.assertEqual(sum("key-mode=trellis key-bits=3 value-mode=trellis value-bits=3" in line
                              for line in out.splitlines()), 2 * 2 * 3)

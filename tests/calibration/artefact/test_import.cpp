@@ -134,41 +134,9 @@ TEST_CASE("a hostile turboquant_kv.json") {
 
 TEST_CASE("a hostile safetensors file") {
   const std::string good = exported(ExportFormat::safetensors);
-  std::string longer = good;
-  longer[7] = '\x7f';
-  check_refused(longer, "the header claims");
-  longer = good;
-  longer[3] = '\x01';
-  check_refused(longer, "the header claims");
   check_refused(good + "x", "bytes of data, the tensors cover");
   check_refused(good.substr(0, good.size() - 1), "data_offsets");
   check_refused(with_header("{}"), "format is not");
-  check_refused(with_header("{\"a\": [1]}"), "a: an object is wanted");
-  check_refused(with_header("{\"a\": {}}"), "'dtype' is missing");
-  const auto tensor = [](const std::string& dtype, const std::string& shape, const std::string& offsets) {
-    return "{\"dtype\": \"" + dtype + "\", \"shape\": " + shape + ", \"data_offsets\": " + offsets + "}";
-  };
-  const auto file = [&](const std::string& a, const std::string& b, std::size_t bytes) {
-    return with_header("{\"a\": " + a + ", \"b\": " + b + "}", std::string(bytes, '\0'));
-  };
-  check_refused(file(tensor("F32", "[2]", "[0, 8]"), tensor("F32", "[2]", "[0, 8]"), 16), "overlaps");
-  check_refused(file(tensor("F32", "[2]", "[0, 8]"), tensor("F32", "[2]", "[4, 12]"), 12), "overlaps");
-  check_refused(file(tensor("F32", "[2]", "[0, 8]"), tensor("F32", "[2]", "[12, 20]"), 20), "gap");
-  check_refused(file(tensor("F32", "[2]", "[0, 8]"), tensor("F32", "[2]", "[8, 16]"), 12),
-                "integer from 0 to 12");
-  check_refused(file(tensor("F32", "[2]", "[0, 8]"), tensor("F32", "[3]", "[8, 16]"), 16),
-                "the shape takes 12 bytes");
-  check_refused(file(tensor("F32", "[2]", "[8, 0]"), tensor("F32", "[2]", "[8, 16]"), 16),
-                "data_offsets 8 to 0");
-  check_refused(file(tensor("F32", "[2]", "[-8, 0]"), tensor("F32", "[2]", "[8, 16]"), 16), "integer from 0");
-  check_refused(file(tensor("F32", "[2]", "[0]"), tensor("F32", "[2]", "[8, 16]"), 16), "entries, not 2");
-  check_refused(file(tensor("F99", "[2]", "[0, 8]"), tensor("F32", "[2]", "[8, 16]"), 16),
-                "not a safetensors dtype");
-  check_refused(
-      file(tensor("F32", "[1099511627776, 1099511627776]", "[0, 8]"), tensor("F32", "[2]", "[8, 16]"), 16),
-      "larger than memory");
-  check_refused(file(tensor("F32", "[2], \"x\": 1", "[0, 8]"), tensor("F32", "[2]", "[8, 16]"), 16),
-                "not a field");
   check_refused(header_replaced(good, "\"layers.0.k.mode\":\"prod\"", "\"layers.0.k.mode\":\"pro\""),
                 "unknown");
   check_refused(header_replaced(good, "\"layers.0.k.mode\":\"prod\"", "\"layers.0.k.mode\":1"),

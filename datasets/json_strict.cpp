@@ -1,11 +1,11 @@
-#include "calibration/artefact/json_strict.h"
+#include "datasets/json_strict.h"
 
 #include <algorithm>
 #include <cmath>
 #include <set>
 
-#include "calibration/artefact/input_file.h"
 #include "core/error.h"
+#include "datasets/input_file.h"
 
 namespace tq {
 namespace {

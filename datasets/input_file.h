@@ -8,8 +8,11 @@
 
 namespace tq {
 
-// The whole content of a regular file from someone else. Throws InputError when it cannot be read, is not a
-// regular file, or holds more than `limit` bytes (checked before anything is read).
+// Bytes of a file from someone else. Throws InputError when it does not exist or is not a regular file.
+std::size_t size_of_regular_file(const std::string& path);
+
+// The whole content of such a file. Throws InputError also when it cannot be read or holds more than `limit`
+// bytes (checked before anything is read).
 std::string read_input_file(const std::string& path, std::size_t limit);
 
 // The first `bytes` of such a file, or all of it where it is shorter.

@@ -1,4 +1,4 @@
-#include "calibration/artefact/input_file.h"
+#include "datasets/input_file.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -9,8 +9,6 @@
 
 namespace tq {
 
-namespace {
-
 std::size_t size_of_regular_file(const std::string& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
@@ -20,6 +18,8 @@ std::size_t size_of_regular_file(const std::string& path) {
   if (error) throw InputError("{}: cannot be read: {}", path, error.message());
   return static_cast<std::size_t>(bytes);
 }
+
+namespace {
 
 std::string read_bytes(const std::string& path, std::size_t bytes) {
   std::ifstream stream(path, std::ios::binary);

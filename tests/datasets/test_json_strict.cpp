@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
-#include "calibration/artefact/json_strict.h"
 #include "core/error.h"
+#include "datasets/json_strict.h"
 
 namespace {
 
