@@ -45,14 +45,16 @@ class WindowTokens {
                          [](float value) { return half_to_float(float_to_half_saturate(value)); });
         }
       };
-      take(Side::keys, k, &keys_[head * rows_ * d_]);
-      take(Side::values, v, &values_[head * rows_ * d_]);
+      take(Side::keys, k, keys_.data() + head * rows_ * d_);
+      take(Side::values, v, values_.data() + head * rows_ * d_);
     }
   }
 
-  const float* keys(std::size_t head, std::size_t position) const { return &keys_[offset(head, position)]; }
+  const float* keys(std::size_t head, std::size_t position) const {
+    return keys_.data() + offset(head, position);
+  }
   const float* values(std::size_t head, std::size_t position) const {
-    return &values_[offset(head, position)];
+    return values_.data() + offset(head, position);
   }
 
  private:
