@@ -55,7 +55,8 @@ std::string y_title(const MetricInfo& metric, bool as_loss = false) {
 
 std::string title_of(const std::vector<AveragedRow>& rows, const std::string& what) {
   const ResultRow& row = rows.front().row;
-  std::string title = fmt::format("{} on {}", what, row.axis("source"));
+  const std::string model = row.axis("model");  // of perplexity, which has no source
+  std::string title = fmt::format("{} on {}", what, model.empty() ? row.axis("source") : model);
   if (const std::string d = row.axis("d"); !d.empty()) title += ", d = " + d;
   std::size_t seeds = 0;
   for (const AveragedRow& each : rows) seeds = std::max(seeds, each.seeds);
