@@ -1,6 +1,7 @@
 #include "core/attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/half.h"
 
@@ -131,6 +132,35 @@ float largest_of(const float* scores, std::size_t count) {
   return largest;
 }
 
+// Of the first score that equals `value`; `count` where none does.
+std::size_t index_of(const float* scores, std::size_t count, float value) {
+  const Float f;
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const auto equal = hn::Eq(hn::LoadU(f, scores + i), hn::Set(f, value));
+    if (!hn::AllFalse(f, equal)) break;
+  }
+  while (i < count && scores[i] != value) ++i;
+  return i;
+}
+
+bool scale_score_row(float* scores, std::size_t count, float scale) {
+  const Float f;
+  auto usable = hn::Eq(hn::Zero(f), hn::Zero(f));
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const auto scaled = hn::Mul(hn::LoadU(f, scores + i), hn::Set(f, scale));
+    hn::StoreU(scaled, f, scores + i);
+    usable = hn::And(usable, hn::Lt(hn::Abs(scaled), hn::Set(f, -kMaskedScore)));
+  }
+  bool all = hn::AllTrue(f, usable);
+  for (; i < count; ++i) {
+    scores[i] *= scale;
+    all &= std::fabs(scores[i]) < -kMaskedScore;
+  }
+  return all;
+}
+
 // Overwrites scores by exp(score - max); returns their sum.
 float exponentiate(float* scores, std::size_t count, float max) {
   FloatRow sum = broadcast(0);
@@ -190,6 +220,8 @@ HWY_EXPORT(weighted_rows);
 HWY_EXPORT(error_product_block);
 HWY_EXPORT(exponentiate);
 HWY_EXPORT(largest_of);
+HWY_EXPORT(index_of);
+HWY_EXPORT(scale_score_row);
 HWY_EXPORT(score_product_row);
 }  // namespace
 
@@ -214,6 +246,10 @@ void error_products(const float* x, const float* reconstruction, std::size_t row
   });
 }
 
+bool scale_scores(float* scores, std::size_t count, float scale) {
+  return HWY_DYNAMIC_DISPATCH(scale_score_row)(scores, count, scale);
+}
+
 void SoftmaxStream::raise(float block_max, std::size_t top) {
   rescale_ = 1;
   if (!(block_max > max_)) return;
@@ -232,7 +268,7 @@ SoftmaxStream::Block SoftmaxStream::add(float* scores, std::size_t count, std::s
     return block;
   }
   block.max = largest;
-  block.top = first + static_cast<std::size_t>(std::find(scores, scores + count, largest) - scores);
+  block.top = first + HWY_DYNAMIC_DISPATCH(index_of)(scores, count, largest);
   raise(block.max, block.top);
   block.reference = max_;
   block.sum = static_cast<double>(HWY_DYNAMIC_DISPATCH(exponentiate)(scores, count, max_));

@@ -26,6 +26,10 @@ void error_products(const float* x, const float* reconstruction, std::size_t row
 // The score of a token that a query must not see.
 inline constexpr float kMaskedScore = -1e30f;
 
+// Multiplies scores by `scale`. False when one is NaN then, or as large as a masked one: no softmax can use
+// it.
+bool scale_scores(float* scores, std::size_t count, float scale);
+
 // The softmax of one query over a stream of token blocks, with a running maximum.
 class SoftmaxStream {
  public:

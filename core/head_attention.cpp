@@ -47,12 +47,7 @@ void HeadAttention::weigh(std::size_t rows, std::span<const TokenRange> seen, st
     }
     std::fill(scores, scores + range.begin, kMaskedScore);
     std::fill(scores + range.end, scores + rows, kMaskedScore);
-    bool usable = true;
-    for (std::size_t t = range.begin; t < range.end; ++t) {
-      scores[t] *= scale_;
-      usable &= std::fabs(scores[t]) < -kMaskedScore;  // false for a NaN
-    }
-    broken_[i] |= !usable;
+    broken_[i] |= !scale_scores(scores + range.begin, range.end - range.begin, scale_);
     softmax_[i].add(scores, rows, 0);
     const float factor = softmax_[i].rescale();
     if (factor == 1) continue;

@@ -35,6 +35,7 @@ class WindowTokens {
         rows_(held_ + tokens) {
     const auto heads = static_cast<std::size_t>(layer.num_kv_heads);
     for (std::vector<float>* side : {&keys_, &values_}) side->resize(heads * rows_ * d_);
+    std::vector<std::uint16_t> halves(d_);
     for (std::size_t head = 0; head < heads; ++head) {
       const auto take = [&](Side side, const float* x, float* out) {
         store.read_exact(Part::window, side, static_cast<int>(head), 0, held_, out);
@@ -42,7 +43,9 @@ class WindowTokens {
         for (std::size_t t = 0; t < tokens; ++t, out += d_) {
           const float* row = x + (t * heads + head) * d_;
           std::transform(row, row + d_, out,
-                         [](float value) { return half_to_float(float_to_half_saturate(value)); });
+                         [](float value) { return std::clamp(value, -65504.0f, 65504.0f); });
+          float_to_half(out, halves.data(), d_);
+          half_to_float(halves.data(), out, d_);
         }
       };
       take(Side::keys, k, keys_.data() + head * rows_ * d_);

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "datasets/json_strict.h"
+#include "experiments/language_model/gate.h"
 #include "experiments/language_model/product.h"
 #include "experiments/language_model/rms_norm.h"
 #include "experiments/language_model/rotary_embedding.h"
@@ -95,8 +96,7 @@ std::vector<float> LanguageModel::feed_forward(const Layer& layer, const std::ve
   const std::vector<float> input = norm(x, layer.feed_forward_norm);
   std::vector<float> inner = layer.gate(input, tokens);
   const std::vector<float> up = layer.up(input, tokens);
-#pragma omp parallel for schedule(static)
-  for (std::size_t i = 0; i < inner.size(); ++i) inner[i] = inner[i] / (1 + std::exp(-inner[i])) * up[i];
+  gate(inner.data(), up.data(), inner.size());
   return layer.down(inner, tokens);
 }
 

@@ -83,7 +83,7 @@ HWY_EXPORT(multiply_panel);
 
 // Rows of x that share a packed panel. Enough to make packing cheap, few enough that their sums stay in the
 // second-level cache.
-constexpr std::size_t kChunkRows = 512;
+constexpr std::size_t kChunkRows = 1024;
 
 // panel[l * kPanelColumns + j] = weight[(column + j) * width + begin + l], for l < depth; 0 beyond the last
 // column.

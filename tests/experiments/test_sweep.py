@@ -496,7 +496,7 @@ class Results(SweepTest):
             modes = {mode for mode in BASELINES for line in out.splitlines() if f"value-mode={mode}" in line.split()}
             self.assertEqual(modes, set(BASELINES) if name in ("values.ini", "capture.ini", "frontier.ini") else
                               {"fp16"} if name == "capacity.ini" else
-                              {"fp16", "fp8", "q8_0", "q4_0", "minmax4"} if name == "perplexity.ini" else set())
+                              {"fp16", "fp8", "q8_0", "q4_0", "minmax4"} if name in ("perplexity.ini", "proxies.ini") else set())
         out = TQ.succeed("sweep", "--config", os.path.join(CONFIGS, "trellis.ini"), "--dry-run").out
         self.assertEqual(sum("key-mode=trellis key-bits=3 value-mode=trellis value-bits=3" in line
                              for line in out.splitlines()), 2 * 2 * 3)
