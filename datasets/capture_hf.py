@@ -26,9 +26,9 @@ try:
     from hf_capture.model import (DTYPES, layer_shapes, load_config, load_model, model_attributes,
                                   model_without_weights, rope_theta, weights_stamp)
     from hf_capture.plan import make_plan
-    from hf_capture.progress_bar import ProgressBar
     from hf_capture.row_writer import STORAGE
     from hf_capture.texts import read_text, tokenizer_of, windows, write_tokens
+    from tqdm import tqdm  # of transformers
 except ImportError as error:
     print(f"capture_hf: needs torch, transformers (5.17 or newer) and h5py (3.8 or newer): pip install torch "
           f"transformers h5py ({error})", file=sys.stderr)
@@ -132,9 +132,12 @@ def write_capture(given, config, texts):
     file = CaptureFile(given.out, plan)
     if file.done:
         say(f"goes on after {file.done} sequences that {file.partial} holds")
-    bar = ProgressBar("capturing", plan.tokens, plan.first_rows(file.done)[0])
+    # disable=None: on a terminal only.
+    bar = tqdm(desc="capturing", total=plan.tokens, initial=plan.first_rows(file.done)[0], unit=" tokens", leave=False,
+               delay=0.5, disable=None)
     try:
-        capture(model, sequences, plan, file, given.chunk, given.key_basis, deployed, bar)
+        capture(model, sequences, plan, file, given.chunk, given.key_basis, deployed,
+                lambda done: bar.update(done - bar.n))
         file.finish()
     except Failure as failure:
         if failure.code == BAD_INPUT:
@@ -142,7 +145,7 @@ def write_capture(given, config, texts):
         raise
     finally:
         file.close()
-        bar.clear()
+        bar.close()
 
 
 def run(given):
