@@ -21,6 +21,7 @@ std::uint16_t float_to_bfloat16(float value);
 void half_to_float(const std::uint16_t* source, float* destination, std::size_t count);
 void bfloat16_to_float(const std::uint16_t* source, float* destination, std::size_t count);
 void float_to_half(const float* source, std::uint16_t* destination, std::size_t count);
+void float_to_half_saturate(const float* source, std::uint16_t* destination, std::size_t count);
 void float_to_bfloat16(const float* source, std::uint16_t* destination, std::size_t count);
 
 }  // namespace tq

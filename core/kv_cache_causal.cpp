@@ -42,9 +42,7 @@ class WindowTokens {
         out += held_ * d_;
         for (std::size_t t = 0; t < tokens; ++t, out += d_) {
           const float* row = x + (t * heads + head) * d_;
-          std::transform(row, row + d_, out,
-                         [](float value) { return std::clamp(value, -65504.0f, 65504.0f); });
-          float_to_half(out, halves.data(), d_);
+          float_to_half_saturate(row, halves.data(), d_);
           half_to_float(halves.data(), out, d_);
         }
       };

@@ -43,10 +43,6 @@ PageLayout page_layout(const CacheLayer& layer) {
 
 std::uint16_t* halves(std::uint8_t* bytes) { return reinterpret_cast<std::uint16_t*>(bytes); }
 
-void to_half(const float* source, std::uint16_t* out, std::size_t count) {
-  std::transform(source, source + count, out, float_to_half_saturate);
-}
-
 // Calls step(page, first row, rows) for the pages that tokens [begin, end) lie in.
 template <typename Step>
 void for_each_page(std::size_t begin, std::size_t end, const Step& step) {
@@ -189,8 +185,8 @@ void TokenStore::store_sinks(const float* k, const float* v, std::size_t tokens)
   const std::size_t first = counts().sinks;
   for (std::size_t t = 0; t < tokens; ++t) {
     for (std::size_t head = 0; head < kv_heads_; ++head, k += d_, v += d_) {
-      to_half(k, sink(Side::keys, static_cast<int>(head), first + t), d_);
-      to_half(v, sink(Side::values, static_cast<int>(head), first + t), d_);
+      float_to_half_saturate(k, sink(Side::keys, static_cast<int>(head), first + t), d_);
+      float_to_half_saturate(v, sink(Side::values, static_cast<int>(head), first + t), d_);
     }
   }
 }
@@ -199,8 +195,8 @@ void TokenStore::store_window(const float* k, const float* v, std::size_t held, 
   for (std::size_t t = 0; t < tokens; ++t) {
     const std::size_t slot = (window_first_ + held + t) % window_size();
     for (std::size_t head = 0; head < kv_heads_; ++head, k += d_, v += d_) {
-      to_half(k, window_slot(Side::keys, static_cast<int>(head), slot), d_);
-      to_half(v, window_slot(Side::values, static_cast<int>(head), slot), d_);
+      float_to_half_saturate(k, window_slot(Side::keys, static_cast<int>(head), slot), d_);
+      float_to_half_saturate(v, window_slot(Side::values, static_cast<int>(head), slot), d_);
     }
   }
 }
@@ -210,19 +206,21 @@ void TokenStore::quantise(const float* k, const float* v, std::size_t count) {
   const TokenCounts held = counts();
   const std::size_t begin = held.quantised, end = begin + count;
   const std::size_t first_page = begin / kPageTokens, last_page = (end - 1) / kPageTokens;
-  // Rows [row, row + rows) of those to quantise, as the floats that binary16 holds.
-  const auto gather = [&](Side side, int head, std::size_t row, std::size_t rows, float* out) {
+  // Rows [row, row + rows) of those to quantise, as the floats that binary16 holds. `halves`: d of them.
+  const auto gather = [&](Side side, int head, std::size_t row, std::size_t rows, std::uint16_t* halves,
+                          float* out) {
     const std::size_t old = row < held.window ? std::min(rows, held.window - row) : 0;
     read_exact(Part::window, side, head, row, old, out);
     const float* input = (side == Side::keys ? k : v) + static_cast<std::size_t>(head) * d_;
     for (std::size_t r = old; r < rows; ++r) {
       const float* x = input + (row + r - held.window) * kv_heads_ * d_;
-      std::transform(x, x + d_, out + r * d_,
-                     [](float value) { return half_to_float(float_to_half_saturate(value)); });
+      float_to_half_saturate(x, halves, d_);
+      half_to_float(halves, out + r * d_, d_);
     }
   };
   const int threads = team_size((count * kv_heads_ + kBlockRows - 1) / kBlockRows);
   std::vector<float> scratch(static_cast<std::size_t>(threads) * kPageTokens * d_);
+  std::vector<std::uint16_t> narrow(static_cast<std::size_t>(threads) * d_);
   const std::size_t tasks = (last_page - first_page + 1) * kv_heads_;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (std::size_t task = 0; task < tasks; ++task) {
@@ -231,10 +229,12 @@ void TokenStore::quantise(const float* k, const float* v, std::size_t count) {
     const std::size_t from = std::max(begin, page * kPageTokens);
     const std::size_t rows = std::min(end, (page + 1) * kPageTokens) - from;
     const std::size_t row = from % kPageTokens;
-    float* x = scratch.data() + static_cast<std::size_t>(omp_get_thread_num()) * kPageTokens * d_;
-    gather(Side::keys, head, from - begin, rows, x);
+    const auto thread = static_cast<std::size_t>(omp_get_thread_num());
+    float* x = scratch.data() + thread * kPageTokens * d_;
+    std::uint16_t* halves = narrow.data() + thread * d_;
+    gather(Side::keys, head, from - begin, rows, halves, x);
     layer_->key_codec(head).encode_block(x, rows, mutable_keys(page, head, row));
-    gather(Side::values, head, from - begin, rows, x);
+    gather(Side::values, head, from - begin, rows, halves, x);
     layer_->value_codec(head).encode_block(x, rows, mutable_values(page, head, row));
   }
 }

@@ -12,7 +12,11 @@
 namespace tq {
 namespace {
 
-void add_to(std::vector<float>& x, const std::vector<float>& y) {
+using boost::container::default_init;
+
+template <typename Rows>
+void add_to(Rows& x, const Rows& y) {
+#pragma omp parallel for simd schedule(static)
   for (std::size_t i = 0; i < x.size(); ++i) x[i] += y[i];
 }
 
@@ -59,8 +63,8 @@ LanguageModel::Layer LanguageModel::take_layer(ModelTensors& tensors, int index)
   return layer;
 }
 
-std::vector<float> LanguageModel::Linear::operator()(const std::vector<float>& x, std::size_t rows) const {
-  std::vector<float> out(rows * outputs());
+LanguageModel::Rows LanguageModel::Linear::operator()(const Rows& x, std::size_t rows) const {
+  Rows out(rows * outputs(), default_init);
   multiply(x.data(), rows, weight, out.data());
   for (std::size_t i = 0; i < rows && !bias.empty(); ++i) {
     for (std::size_t j = 0; j < bias.size(); ++j) out[i * bias.size() + j] += bias[j];
@@ -68,34 +72,33 @@ std::vector<float> LanguageModel::Linear::operator()(const std::vector<float>& x
   return out;
 }
 
-std::vector<float> LanguageModel::norm(const std::vector<float>& x, const std::vector<float>& weight) const {
-  std::vector<float> out(x.size());
+LanguageModel::Rows LanguageModel::norm(const Rows& x, const std::vector<float>& weight) const {
+  Rows out(x.size(), default_init);
   rms_norm(x.data(), x.size() / weight.size(), weight, config_.rms_norm_eps, out.data());
   return out;
 }
 
-std::vector<float> LanguageModel::attend(int index, const std::vector<float>& x, std::size_t tokens,
-                                         const RotaryEmbedding& rotary, AttentionCache& cache) const {
+LanguageModel::Rows LanguageModel::attend(int index, const Rows& x, std::size_t tokens,
+                                          const RotaryEmbedding& rotary, AttentionCache& cache) const {
   const Layer& layer = layers_[static_cast<std::size_t>(index)];
-  const std::vector<float> input = norm(x, layer.attention_norm);
-  std::vector<float> q = layer.q(input, tokens), k = layer.k(input, tokens);
-  const std::vector<float> v = layer.v(input, tokens);
+  const Rows input = norm(x, layer.attention_norm);
+  Rows q = layer.q(input, tokens), k = layer.k(input, tokens);
+  const Rows v = layer.v(input, tokens);
   if (config_.qk_norm) {
     q = norm(q, layer.q_norm);
     k = norm(k, layer.k_norm);
   }
   rotary.apply(q.data(), static_cast<std::size_t>(config_.num_q_heads));
   rotary.apply(k.data(), static_cast<std::size_t>(config_.num_kv_heads));
-  std::vector<float> mixed(q.size());
+  Rows mixed(q.size(), default_init);
   cache.append_and_attend(index, k.data(), v.data(), tokens, q.data(), mixed.data());
   return layer.output(mixed, tokens);
 }
 
-std::vector<float> LanguageModel::feed_forward(const Layer& layer, const std::vector<float>& x,
-                                               std::size_t tokens) const {
-  const std::vector<float> input = norm(x, layer.feed_forward_norm);
-  std::vector<float> inner = layer.gate(input, tokens);
-  const std::vector<float> up = layer.up(input, tokens);
+LanguageModel::Rows LanguageModel::feed_forward(const Layer& layer, const Rows& x, std::size_t tokens) const {
+  const Rows input = norm(x, layer.feed_forward_norm);
+  Rows inner = layer.gate(input, tokens);
+  const Rows up = layer.up(input, tokens);
   gate(inner.data(), up.data(), inner.size());
   return layer.down(inner, tokens);
 }
@@ -104,7 +107,7 @@ std::vector<float> LanguageModel::read(std::span<const std::uint32_t> tokens, At
                                        const std::function<void()>& layer_done) const {
   const auto hidden = static_cast<std::size_t>(config_.hidden_size);
   const RotaryEmbedding rotary(config_.head_dim, config_.rope_theta, tokens.size());
-  std::vector<float> x(tokens.size() * hidden);
+  Rows x(tokens.size() * hidden, default_init);
   for (std::size_t t = 0; t < tokens.size(); ++t) embedding_.read(tokens[t] * hidden, hidden, &x[t * hidden]);
   cache.clear();
   for (int index = 0; index < config_.num_layers; ++index) {
@@ -112,7 +115,9 @@ std::vector<float> LanguageModel::read(std::span<const std::uint32_t> tokens, At
     add_to(x, feed_forward(layers_[static_cast<std::size_t>(index)], x, tokens.size()));
     layer_done();
   }
-  return norm(x, final_norm_);
+  std::vector<float> states(x.size());
+  rms_norm(x.data(), tokens.size(), final_norm_, config_.rms_norm_eps, states.data());
+  return states;
 }
 
 void LanguageModel::logits(const float* states, std::size_t rows, float* out) const {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <boost/container/vector.hpp>
+
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -30,13 +32,16 @@ class LanguageModel {
   void logits(const float* states, std::size_t rows, float* out) const;
 
  private:
+  // Rows between the parts of a layer. They are made without being cleared, since all of them is written.
+  using Rows = boost::container::vector<float>;
+
   // out[i] = x[i] weight^T + bias.
   struct Linear {
     SafetensorsTensor weight;  // outputs x inputs
     std::vector<float> bias;   // outputs, or none
 
     std::size_t outputs() const { return weight.shape[0]; }
-    std::vector<float> operator()(const std::vector<float>& x, std::size_t rows) const;
+    Rows operator()(const Rows& x, std::size_t rows) const;
   };
   struct Layer {
     std::vector<float> attention_norm, feed_forward_norm;
@@ -48,11 +53,11 @@ class LanguageModel {
   static Linear take_linear(ModelTensors& tensors, const std::string& name, int outputs, int inputs,
                             bool bias);
   Layer take_layer(ModelTensors& tensors, int index) const;
-  std::vector<float> norm(const std::vector<float>& x, const std::vector<float>& weight) const;
+  Rows norm(const Rows& x, const std::vector<float>& weight) const;
   // What the layer's two halves add to x, tokens x hidden_size.
-  std::vector<float> attend(int index, const std::vector<float>& x, std::size_t tokens,
-                            const class RotaryEmbedding& rotary, AttentionCache& cache) const;
-  std::vector<float> feed_forward(const Layer& layer, const std::vector<float>& x, std::size_t tokens) const;
+  Rows attend(int index, const Rows& x, std::size_t tokens, const class RotaryEmbedding& rotary,
+              AttentionCache& cache) const;
+  Rows feed_forward(const Layer& layer, const Rows& x, std::size_t tokens) const;
 
   ModelConfig config_;
   ModelTensors tensors_;

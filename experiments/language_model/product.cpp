@@ -21,18 +21,19 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Lane = hn::CappedTag<float, 16>;
 
-// sums[i * kPanelColumns + j] += sum over l < depth of x[i * stride + l] panel[l * kPanelColumns + j], for
-// Rows rows and two vectors of columns from `column`.
+// out[i * out_stride + j] = (add ? out[i * out_stride + j] : 0) + sum over l < depth of
+// x[i * stride + l] panel[l * kPanelColumns + j], for Rows rows and two vectors of columns from `column`.
 template <std::size_t Rows>
 HWY_INLINE void multiply_columns(const float* HWY_RESTRICT x, std::size_t stride,
                                  const float* HWY_RESTRICT panel, std::size_t depth, std::size_t column,
-                                 float* HWY_RESTRICT sums) {
+                                 bool add, float* HWY_RESTRICT out, std::size_t out_stride) {
   const Lane f;
   constexpr std::size_t kLanes = hn::MaxLanes(Lane());
   hn::Vec<Lane> sum[Rows][2];
   for (std::size_t i = 0; i < Rows; ++i) {
-    sum[i][0] = hn::Load(f, sums + i * kPanelColumns + column);
-    sum[i][1] = hn::Load(f, sums + i * kPanelColumns + column + kLanes);
+    const float* row = out + i * out_stride + column;
+    sum[i][0] = add ? hn::LoadU(f, row) : hn::Zero(f);
+    sum[i][1] = add ? hn::LoadU(f, row + kLanes) : hn::Zero(f);
   }
   for (std::size_t l = 0; l < depth; ++l) {
     const auto first = hn::Load(f, panel + l * kPanelColumns + column);
@@ -44,25 +45,28 @@ HWY_INLINE void multiply_columns(const float* HWY_RESTRICT x, std::size_t stride
     }
   }
   for (std::size_t i = 0; i < Rows; ++i) {
-    hn::Store(sum[i][0], f, sums + i * kPanelColumns + column);
-    hn::Store(sum[i][1], f, sums + i * kPanelColumns + column + kLanes);
+    float* row = out + i * out_stride + column;
+    hn::StoreU(sum[i][0], f, row);
+    hn::StoreU(sum[i][1], f, row + kLanes);
   }
 }
 
 // The same for any number of rows and all columns of the panel.
 void multiply_panel(const float* x, std::size_t stride, std::size_t rows, const float* panel,
-                    std::size_t depth, float* sums) {
+                    std::size_t depth, bool add, float* out, std::size_t out_stride) {
   constexpr std::size_t kLanes = hn::MaxLanes(Lane());
   constexpr std::size_t kRows = kLanes == 16 ? 12 : 6;  // as many sums as registers hold
   std::size_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
     for (std::size_t column = 0; column < kPanelColumns; column += 2 * kLanes) {
-      multiply_columns<kRows>(x + i * stride, stride, panel, depth, column, sums + i * kPanelColumns);
+      multiply_columns<kRows>(x + i * stride, stride, panel, depth, column, add, out + i * out_stride,
+                              out_stride);
     }
   }
   for (; i < rows; ++i) {
     for (std::size_t column = 0; column < kPanelColumns; column += 2 * kLanes) {
-      multiply_columns<1>(x + i * stride, stride, panel, depth, column, sums + i * kPanelColumns);
+      multiply_columns<1>(x + i * stride, stride, panel, depth, column, add, out + i * out_stride,
+                          out_stride);
     }
   }
 }
@@ -81,7 +85,7 @@ namespace tq {
 namespace {
 HWY_EXPORT(multiply_panel);
 
-// Rows of x that share a packed panel. Enough to make packing cheap, few enough that their sums stay in the
+// Rows of x that share a packed panel. Enough to make packing cheap, few enough that x stays in the
 // second-level cache.
 constexpr std::size_t kChunkRows = 1024;
 
@@ -109,20 +113,23 @@ void multiply(const float* x, std::size_t rows, const SafetensorsTensor& weight,
 #pragma omp parallel num_threads(team_size(tasks))
   {
     const auto panel = hwy::AllocateAligned<float>(kPanelDepth * kPanelColumns);
-    const auto sums = hwy::AllocateAligned<float>(kChunkRows * kPanelColumns);
+    const auto narrow =
+        hwy::AllocateAligned<float>(kChunkRows * kPanelColumns);  // for the last, narrower panel
 #pragma omp for schedule(dynamic)
     for (std::size_t task = 0; task < tasks; ++task) {
       const std::size_t column = task / chunks * kPanelColumns, columns = std::min(kPanelColumns, n - column);
       const std::size_t row = task % chunks * kChunkRows, chunk_rows = std::min(kChunkRows, rows - row);
-      std::fill_n(sums.get(), chunk_rows * kPanelColumns, 0.0f);
+      const bool whole = columns == kPanelColumns;
+      float* to = out + row * n + column;
       for (std::size_t begin = 0; begin < width; begin += kPanelDepth) {
         const std::size_t depth = std::min(kPanelDepth, width - begin);
         pack(weight, column, columns, width, begin, depth, panel.get());
         HWY_DYNAMIC_DISPATCH(multiply_panel)
-        (x + row * width + begin, width, chunk_rows, panel.get(), depth, sums.get());
+        (x + row * width + begin, width, chunk_rows, panel.get(), depth, begin > 0, whole ? to : narrow.get(),
+         whole ? n : kPanelColumns);
       }
-      for (std::size_t i = 0; i < chunk_rows; ++i) {
-        std::copy_n(sums.get() + i * kPanelColumns, columns, out + (row + i) * n + column);
+      for (std::size_t i = 0; i < chunk_rows && !whole; ++i) {
+        std::copy_n(narrow.get() + i * kPanelColumns, columns, to + i * n);
       }
     }
   }

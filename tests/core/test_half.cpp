@@ -8,6 +8,7 @@
 
 #include "core/half.h"
 #include "tests/support/reference.h"
+#include "tests/support/simd_targets.h"
 #include "tests/support/test_seed.h"
 
 namespace {
@@ -129,28 +130,44 @@ TEST_CASE("every bfloat16 comes back, and narrowing rounds to nearest even") {
   CHECK(std::isnan(tq::bfloat16_to_float(tq::float_to_bfloat16(std::bit_cast<float>(0x7f800001u)))));
 }
 
-TEST_CASE("the array conversions are the scalar ones") {
+TEST_CASE("the array conversions are the scalar ones, on every SIMD target") {
   tq::Random random = tq::test::test_random(13);
-  for (const std::size_t count : {0u, 1u, 7u, 8u, 33u, 1000u}) {
-    CAPTURE(count);
-    std::vector<float> values(count);
-    for (float& value : values) value = static_cast<float>(100 * random.normal());
-    std::vector<std::uint16_t> halves(count + 1, 0xabcdu), brains(count + 1, 0xabcdu);
-    tq::float_to_half(values.data(), halves.data(), count);
-    tq::float_to_bfloat16(values.data(), brains.data(), count);
-    std::vector<float> from_halves(count + 1, -7), from_brains(count + 1, -7);
-    tq::half_to_float(halves.data(), from_halves.data(), count);
-    tq::bfloat16_to_float(brains.data(), from_brains.data(), count);
-    int wrong = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      wrong += halves[i] != tq::float_to_half(values[i]) || brains[i] != tq::float_to_bfloat16(values[i]);
-      wrong += from_halves[i] != tq::half_to_float(halves[i]) ||
-               from_brains[i] != tq::bfloat16_to_float(brains[i]);
-    }
-    CHECK(wrong == 0);
-    CHECK(halves[count] == 0xabcdu);
-    CHECK(brains[count] == 0xabcdu);
-    CHECK(from_halves[count] == -7);
-    CHECK(from_brains[count] == -7);
+  // Every half, and floats of every kind: any bits at all, and such as lie in the range of halves.
+  std::vector<std::uint16_t> all_halves(0x10000);
+  for (std::size_t i = 0; i < all_halves.size(); ++i) all_halves[i] = static_cast<std::uint16_t>(i);
+  std::vector<float> any(0x10000);
+  for (std::size_t i = 0; i < any.size(); ++i) {
+    any[i] = i % 2 == 0 ? std::bit_cast<float>(random.bits32())
+                        : static_cast<float>(random.normal() * std::exp2(40 * random.uniform() - 26));
   }
+  any[0] = kNan, any[1] = -kNan, any[2] = kInfinity, any[3] = -kInfinity;
+  const auto same = [](float a, float b) {
+    return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+  };
+  tq::test::on_every_target([&] {
+    for (const std::size_t count : {0u, 1u, 7u, 8u, 33u, 0x10000u}) {
+      CAPTURE(count);
+      std::vector<std::uint16_t> halves(count + 1, 0xabcdu), finite = halves, brains = halves;
+      std::vector<float> from_halves(count + 1, -7), from_brains = from_halves;
+      tq::float_to_half(any.data(), halves.data(), count);
+      tq::float_to_half_saturate(any.data(), finite.data(), count);
+      tq::float_to_bfloat16(any.data(), brains.data(), count);
+      tq::half_to_float(all_halves.data(), from_halves.data(), count);
+      tq::bfloat16_to_float(all_halves.data(), from_brains.data(), count);
+      int wrong = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        wrong += halves[i] != tq::float_to_half(any[i]);
+        wrong += finite[i] != tq::float_to_half_saturate(any[i]);
+        wrong += brains[i] != tq::float_to_bfloat16(any[i]);
+        wrong += !same(from_halves[i], tq::half_to_float(all_halves[i]));
+        wrong += !same(from_brains[i], tq::bfloat16_to_float(all_halves[i]));
+      }
+      CHECK(wrong == 0);
+      CHECK(halves[count] == 0xabcdu);
+      CHECK(finite[count] == 0xabcdu);
+      CHECK(brains[count] == 0xabcdu);
+      CHECK(from_halves[count] == -7);
+      CHECK(from_brains[count] == -7);
+    }
+  });
 }
