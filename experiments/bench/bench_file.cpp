@@ -10,6 +10,7 @@ namespace tq::bench {
 namespace {
 
 constexpr std::size_t kMostRows = 100000;
+constexpr std::int64_t kMostSize = std::int64_t{1} << 30;
 
 double positive(const JsonNode& node) {
   const double value = node.number();
@@ -23,6 +24,9 @@ BenchRow read_row(const JsonNode& node) {
   if (const auto family = node.find("family")) row.family = family->text();
   if (const auto codec = node.find("codec")) row.codec = codec->text();
   if (const auto bytes = node.find("bytes")) row.bytes = bytes->number();
+  for (const auto& [name, value] : {std::pair("batch", &row.batch), {"tokens", &row.tokens}, {"d", &row.d}}) {
+    if (const auto size = node.find(name)) *value = static_cast<int>(size->integer(0, kMostSize));
+  }
   if (const auto failed = node.find("failed")) row.failed = failed->boolean();
   if (row.failed) return row;
   row.median_us = positive(node.at("median_us"));

@@ -12,7 +12,8 @@ struct BenchRow {
   std::string family, codec;  // empty where the row has none
   bool failed = false;        // its result was wrong, so that it has no time
   double median_us = 0, p5_us = 0, p95_us = 0;
-  double bytes = 0;  // 0: no number of the row's
+  double bytes = 0;                  // 0: no number of the row's
+  int batch = 0, tokens = 0, d = 0;  // 0: as above
 };
 
 struct BenchFile {

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "datasets/atomic_file.h"
 #include "experiments/bench/roofline_plot.h"
+#include "experiments/bench/size_plot.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 #include "experiments/gnuplot.h"
@@ -29,7 +30,8 @@ PlotKind kind_named(const std::string& name) {
   if (name == "pareto") return PlotKind::pareto;
   if (name == "layers") return PlotKind::layers;
   if (name == "alpha") return PlotKind::alpha;
-  throw UsageError("--kind '{}' is unknown; choose one of: pareto, layers, alpha", name);
+  if (name == "size") throw UsageError("--kind size is for the file that tq bench --json writes");
+  throw UsageError("--kind '{}' is unknown; choose one of: pareto, layers, alpha, size", name);
 }
 
 std::string x_key(const std::string& name) {
@@ -223,16 +225,30 @@ Drawn draw(PlotKind kind, const std::vector<AveragedRow>& rows, const std::strin
   return {};
 }
 
+// A bench's file: against the read probe, or with --kind size against a size of the input.
 void plot_bench(const CommandLine& line, const std::string& path, const std::string& out) {
+  const bool sizes = line.given("kind") && line.get<std::string>("kind") == "size";
   for (const char* option : {"kind", "x", "y", "only"}) {
-    if (line.given(option)) throw UsageError("--{} is for a sweep; {} is a file", option, path);
+    const bool fits = sizes && (option == std::string_view("kind") || option == std::string_view("x"));
+    if (line.given(option) && !fits) throw UsageError("--{} is for a sweep; {} is a file", option, path);
   }
-  const bench::RooflinePlot plot = bench::roofline_of(bench::read_bench_file(path), path);
-  write_file_atomically(out, run_gnuplot(bench::roofline_script(plot, plot_format_of(out))));
-  if (line.get<bool>("json")) {
-    fmt::print("{}\n", bench::to_json(plot).dump(2));
+  const bench::BenchFile file = bench::read_bench_file(path);
+  const auto finish = [&](const std::string& script, const std::string& text, const Json& json) {
+    write_file_atomically(out, run_gnuplot(script));
+    if (line.get<bool>("json")) {
+      fmt::print("{}\n", json.dump(2));
+    } else {
+      fmt::print("{}\n{} is written\n", text, out);
+    }
+  };
+  if (sizes) {
+    const std::string x = line.given("x") ? line.get<std::string>("x") : "tokens";
+    const bench::SizePlot plot = bench::sizes_of(file, path, x);
+    finish(bench::size_script(plot, plot_format_of(out)), bench::size_text(plot), bench::to_json(plot));
   } else {
-    fmt::print("{}\n{} is written\n", bench::roofline_text(plot), out);
+    const bench::RooflinePlot plot = bench::roofline_of(file, path);
+    finish(bench::roofline_script(plot, plot_format_of(out)), bench::roofline_text(plot),
+           bench::to_json(plot));
   }
 }
 
@@ -246,7 +262,8 @@ ExitCode run_plot(const Arguments& arguments) {
                    "--only key-bits=3 \\\n"
                    "             --only value-mode=rotated --only value-bits=3 --only scale=nc\n"
                    "         tq plot alpha-results --kind alpha --out alpha.png --y softmax_kl\n"
-                   "         tq plot bench.json --out attend.svg");
+                   "         tq plot bench.json --out attend.svg\n"
+                   "         tq plot bench.json --kind size --x batch --out batch.svg");
   line.add()("dir", po::value<std::string>()->value_name("DIR|FILE"),
              "a sweep's folder, or what tq bench wrote")("out", po::value<std::string>()->value_name("FILE"),
                                                          "the plot, *.svg or *.png")(
@@ -255,9 +272,13 @@ ExitCode run_plot(const Arguments& arguments) {
       "is "
       "quantised, the rate-distortion bound; layers: bars of a metric, up to 8 configurations of a capture "
       "side "
-      "by side; alpha: a metric against alpha, a curve a sketch and number of bits")(
-      "x", po::value<std::string>()->default_value("bytes")->value_name("NAME"),
-      "pareto: bytes, or padded: key indices at no fewer than four bits, as upstream counts them")(
+      "by side; alpha: a metric against alpha, a curve a sketch and number of bits; size, of a bench's file: "
+      "attention "
+      "against a size of its input")("x",
+                                     po::value<std::string>()->default_value("bytes")->value_name("NAME"),
+                                     "pareto: bytes, or padded: key indices at no fewer than four bits, as "
+                                     "upstream counts them; size: tokens (by "
+                                     "default), batch or d")(
       "y", po::value<std::string>()->value_name("METRIC"),
       "a metric by its name in results.jsonl, by default output_error (alpha: softmax_kl) where it was "
       "measured")("only", po::value<TextList>()->composing()->value_name("AXIS=V,..."),

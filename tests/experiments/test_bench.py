@@ -150,10 +150,32 @@ class PlotTest(Files):
         # 200 MB at the probe's rate take 65.2 us
         self.assertRegex(text, r"score mse3-nc +200\.00 +100\.00 +2\.00 +65\.2 %")
 
+    def test_size(self):
+        sizes = [(1, 4096, 128, 9), (1, 256, 128, 8), (1, 65536, 128, 20), (8, 4096, 128, 30), (8, 16384, 64, 40)]
+        rows = [row(f"size {codec} {size}", time * factor, codec=codec, family="size", bytes=1.0, kv_heads=8, group=8,
+                    batch=size[0], tokens=size[1], d=size[2])
+                for codec, factor in (("binary16", 2), ("mse4-nc", 1)) for *size, time in sizes]
+        file, out = write_bench(self.path("bench.json"), [*rows, *self.rows()]), self.path("plot.svg")
+        answer = TQ.json("plot", file, "--out", out, "--kind", "size")
+        self.assertEqual([series["label"] for series in answer["series"]], ["binary16", "mse4-nc"])
+        self.assertEqual([(p["x"], p["y"]) for p in answer["series"][1]["points"]], [(256, 8), (4096, 9), (65536, 20)])
+        self.assertEqual([(p["x"], p["y"]) for p in TQ.json("plot", file, "--out", out, "--kind", "size", "--x", "batch")
+                          ["series"][0]["points"]], [(1, 18), (8, 60)])
+        text = TQ.succeed("plot", file, "--out", out, "--kind", "size").out
+        self.assertRegex(text, r"mse4-nc +256 +8\.00\n +4096 +9\.00")
+        texts = ["".join(text.itertext()).strip() for text in
+                 xml.etree.ElementTree.parse(out).getroot().iter("{http://www.w3.org/2000/svg}text")]
+        for text in ("tokens", "microseconds: lower is better", "mse4-nc", "GPU X, revision abc: batch 1, d 128"):
+            self.assertIn(text, texts)
+
     def test_refusals(self):
         file, out = write_bench(self.path("bench.json"), self.rows()), self.path("plot.svg")
         for option, value in (("--kind", "pareto"), ("--x", "bytes"), ("--y", "softmax_kl"), ("--only", "seed=1")):
             self.refused(2, ["plot", file, "--out", out, option, value], option)
+        self.refused(2, ["plot", file, "--out", out, "--kind", "size", "--x", "bytes"], "tokens, batch, d")
+        self.refused(2, ["plot", file, "--out", out, "--kind", "size", "--only", "d=64"], "--only")
+        self.refused(3, ["plot", file, "--out", out, "--kind", "size"], "no row of size", "--only size")
+        self.refused(2, ["plot", os.path.dirname(file), "--out", out, "--kind", "size"], "tq bench --json")
         self.refused(2, ["plot", file, "--out", self.path("plot.pdf")], ".svg")
         self.refused(3, ["plot", write_bench(self.path("w.json"), [row("w", 1, family="wht", bytes=1.0)]), "--out", out],
                      "nothing to plot")
