@@ -12,7 +12,8 @@ const std::vector<Family>& families() {
       {"prefill", "a prompt's tokens into a cache", false, measure_prefill},
       {"first", "a kernel's first use, compiled or from the disk cache", false, measure_first_use},
       {"size", "attention against tokens, batch, head_dim and bits", true, measure_size},
-      {"capacity", "the longest context that fits, and attention over it", true, measure_capacity},
+      {"capacity", "the longest context of 32 layers that fits, and attention over it", true,
+       measure_capacity},
   };
   return list;
 }
