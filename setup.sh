@@ -160,7 +160,7 @@ run_gpu_tests() {
   for tool in memcheck racecheck initcheck; do
     say "compute-sanitizer --tool $tool"
     compute-sanitizer --tool "$tool" --error-exitcode 9 build/release/tests/gpu/test_gpu \
-      -tc='one token at a time*,scores of the quantised*,a NaN key*,no rows*,empty caches*,zero vectors*'
+      -tc='one token at a time*,scores of the quantised*,a NaN key*,no rows*,empty caches*,zero vectors*,binary16 and bfloat16*,rotated and sketched*'
   done
 }
 

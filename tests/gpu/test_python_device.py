@@ -316,8 +316,11 @@ class Caches(InAStream):
                         wanted, sums = attention(q[sequence], *held, d**-0.5)
                         self.close(single[sequence], wanted, ATTENTION_ERROR)
                         self.close(out[sequence], wanted, ATTENTION_ERROR + ROUNDING[dtype])
-                        cosine = torch.cosine_similarity(single[sequence].double(), wanted)
-                        self.assertGreater(cosine.min().item(), COSINE)
+                        # Of all heads together: a coordinate on a boundary may be in another cell than the host has
+                        # it in, and a single query can give that token much weight. test_attend.cpp compares query by
+                        # query, over the same codes.
+                        cosine = torch.cosine_similarity(single[sequence].double().flatten(), wanted.flatten(), dim=0)
+                        self.assertGreater(cosine.item(), COSINE)
                         self.assertLess((lse[sequence] - sums).abs().max().item(), 5e-3)
                         scores = cache.scores(q[sequence], sequence=sequence)
                         kept = held[0][:, sinks:sinks + quantised].repeat_interleave(group, dim=0)
