@@ -93,8 +93,17 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT queries, std::size_t count,
   constexpr std::size_t kQueries = kVectors == 1 ? 8 : 4;  // as many sums as the registers hold
   HWY_ALIGN float result[kTileRows];
   const auto finish = [&](const FloatRow& sum, std::size_t q) HWY_ATTR {
-    store(mul(sum, gain), result);
+    const FloatRow scores = mul(sum, gain);
     float* HWY_RESTRICT to = out + q * stride;
+    if (rows == kTileRows) {
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        auto score = scores.v[v];
+        if (accumulate) score = hn::Add(hn::LoadU(Float(), to + v * kLanes), score);
+        hn::StoreU(score, Float(), to + v * kLanes);
+      }
+      return;
+    }
+    store(scores, result);
     if (accumulate) {
       for (std::size_t r = 0; r < rows; ++r) to[r] += result[r];
     } else {
