@@ -35,8 +35,9 @@ class LayerStream {
   // All tokens are in memory: the capture is no longer needed.
   bool resident() const { return capture_ == nullptr; }
 
-  // Calls visit(block) for all tokens in order.
-  void for_each(const std::function<void(const TokenBlock&)>& visit);
+  // Calls visit(block) for all tokens in order; for a member of several, the blocks that are its own: every
+  // `members`th. Those it reads again in every pass.
+  void for_each(const std::function<void(const TokenBlock&)>& visit, int member = 0, int members = 1);
 
  private:
   TokenBlock read(std::size_t begin, std::size_t end);

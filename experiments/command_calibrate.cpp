@@ -6,6 +6,7 @@
 #include "experiments/codec_options.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
+#include "experiments/processes.h"
 #include "experiments/report_output.h"
 
 namespace tq {
@@ -50,10 +51,12 @@ ExitCode run_calibrate(const Arguments& arguments) {
   const std::string& out = line.required("out");
   const std::string& capture = line.required("capture");
   refuse_overwriting(capture, out);
+  const bool writes = all_processes().rank() == 0;
   // Fails here, not after the work, where the artefact could not be written.
-  { const AtomicFile writable(out); }
+  if (writes) const AtomicFile writable(out);
   const Artefact artefact =
       run_calibration(capture, options, fmt::format("tq calibrate {}", fmt::join(arguments, " ")));
+  if (!writes) return ExitCode::done;
   write_artefact(artefact, out);
   if (line.get<bool>("json")) {
     fmt::print("{}\n", gate_json(artefact).dump(2));

@@ -35,6 +35,7 @@ struct Command {
   const char* name;
   const char* summary;
   ExitCode (*run)(const Arguments&);
+  bool shares_work = false;  // between the processes of an mpirun
 };
 
 // In the order in which they are usually needed.
