@@ -136,8 +136,7 @@ Artefact without_layers(const CaptureInfo& info, const CalibrationOptions& optio
   return artefact;
 }
 
-LayerArtefact calibrate_layer(CaptureReader& capture, LayerContext& layer,
-                              const CalibrationOptions& options) {
+LayerArtefact calibrate_layer(Capture& capture, LayerContext& layer, const CalibrationOptions& options) {
   const LayerInfo& shape = layer.info;
   if (options.key.mode == KeyMode::prod && options.alpha == AlphaTarget::score &&
       layer.queries.positions_count == 0) {
@@ -200,16 +199,6 @@ std::vector<std::size_t> places_of_team(int team, int teams, std::size_t layers)
 
 }  // namespace
 
-std::vector<int> layers_of(const Shard& shard, int num_layers) {
-  if (shard.count > num_layers) {
-    throw UsageError("--shard {}/{}: the capture has {} layers, which is the most shards it can have",
-                     shard.index + 1, shard.count, num_layers);
-  }
-  std::vector<int> layers;
-  for (int layer = shard.index; layer < num_layers; layer += shard.count) layers.push_back(layer);
-  return layers;
-}
-
 std::string describe(const CalibrationOptions& options) {
   return fmt::format("keys {} {} {} {}, values {} {} {} {}, rotation {}, alpha {}, tables by {}, seed {}, {}",
                      to_string(options.key.mode), options.key.bits, to_string(options.key.scale),
@@ -228,7 +217,7 @@ std::size_t calibration_work(const CaptureInfo& info, const CalibrationOptions& 
   return passes * info.tokens * places_of_team(0, teams, layers).size();
 }
 
-Artefact calibrate(CaptureReader& capture, const CalibrationOptions& options, const Progress& progress,
+Artefact calibrate(Capture& capture, const CalibrationOptions& options, const Progress& progress,
                    const ProcessGroup& group, const Shard& shard) {
   const CaptureInfo& info = capture.info();
   const TokenSplit split(options.holdout, info.tokens);

@@ -2,9 +2,9 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "calibration/artefact/artefact.h"
+#include "calibration/artefact/shard.h"
 #include "calibration/layer_context.h"
 #include "calibration/process_group.h"
 #include "calibration/token_split.h"
@@ -23,15 +23,6 @@ struct CalibrationOptions {
   Holdout holdout = Holdout::tail;
 };
 
-// Every `count`th layer of a capture, from the one of this number on: what one of several separate runs does.
-struct Shard {
-  int index = 0, count = 1;
-  friend bool operator==(const Shard&, const Shard&) = default;
-};
-
-// Throws UsageError where the capture has fewer layers than there are shards.
-std::vector<int> layers_of(const Shard& shard, int num_layers);
-
 // All that decides what calibrate() makes of a capture, on one line: "keys mse 3 nc, values rotated 3 nc,
 // ...".
 std::string describe(const CalibrationOptions& options);
@@ -46,7 +37,7 @@ std::string describe(const CalibrationOptions& options);
 // for bit. They form teams, one a layer at a time. In a team every member collects statistics from its blocks
 // of tokens, which are merged exactly before a table is fitted to them, and judges the tables on its KV
 // heads. With a shard, the artefact has the shard's layers alone.
-Artefact calibrate(CaptureReader& capture, const CalibrationOptions& options, const Progress& progress,
+Artefact calibrate(Capture& capture, const CalibrationOptions& options, const Progress& progress,
                    const ProcessGroup& group = one_process(), const Shard& shard = {});
 
 // Tokens that calibrate() will report to its progress in one process, or in the first of a group.

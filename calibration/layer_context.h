@@ -18,7 +18,7 @@ using Progress = std::function<void(std::size_t tokens)>;
 // What every step on one layer of a capture needs to know.
 struct LayerContext {
   // Without a split all tokens are one part.
-  LayerContext(CaptureReader& capture, int layer_index, const TokenSplit* token_split,
+  LayerContext(Capture& capture, int layer_index, const TokenSplit* token_split,
                std::shared_ptr<const Rotation> layer_rotation, std::shared_ptr<const Sketch> layer_sketch,
                Progress on_progress);
 

@@ -4,7 +4,7 @@
 
 namespace tq {
 
-LayerStream::LayerStream(CaptureReader& capture, int layer, const TokenSplit* split, std::size_t cache_bytes)
+LayerStream::LayerStream(Capture& capture, int layer, const TokenSplit* split, std::size_t cache_bytes)
     : capture_(&capture), layer_(layer), split_(split), tokens_(capture.info().tokens) {
   const CaptureInfo& info = capture.info();
   const LayerInfo& shape = info.layers.at(static_cast<std::size_t>(layer));
@@ -71,7 +71,7 @@ void LayerStream::for_each(const std::function<void(const TokenBlock&)>& visit, 
   capture_ = nullptr;
 }
 
-LayerQueries read_queries(CaptureReader& capture, int layer) {
+LayerQueries read_queries(Capture& capture, int layer) {
   const CaptureInfo& info = capture.info();
   const LayerInfo& shape = info.layers.at(static_cast<std::size_t>(layer));
   LayerQueries queries;

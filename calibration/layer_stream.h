@@ -26,8 +26,7 @@ class LayerStream {
   static constexpr std::size_t kBlockBytes = std::size_t{8} << 20;  // of k and v together, as float32
 
   // No block straddles two parts of `split`, which must outlive the stream; null: all tokens are one part.
-  LayerStream(CaptureReader& capture, int layer, const TokenSplit* split,
-              std::size_t cache_bytes = kCacheBytes);
+  LayerStream(Capture& capture, int layer, const TokenSplit* split, std::size_t cache_bytes = kCacheBytes);
 
   // Tokens that are in memory already.
   explicit LayerStream(std::shared_ptr<const std::vector<TokenBlock>> blocks);
@@ -42,7 +41,7 @@ class LayerStream {
  private:
   TokenBlock read(std::size_t begin, std::size_t end);
 
-  CaptureReader* capture_ = nullptr;
+  Capture* capture_ = nullptr;
   int layer_ = 0;
   const TokenSplit* split_ = nullptr;
   std::size_t tokens_ = 0;
@@ -61,6 +60,6 @@ struct LayerQueries {
   std::vector<std::int32_t> positions, sequence_ids;
 };
 // Empty when the layer has no queries, or when keys are not post-RoPE (scores would be meaningless).
-LayerQueries read_queries(CaptureReader& capture, int layer);
+LayerQueries read_queries(Capture& capture, int layer);
 
 }  // namespace tq

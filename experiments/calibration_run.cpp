@@ -16,6 +16,7 @@
 
 #include "core/error.h"
 #include "core/sha256.h"
+#include "datasets/capture_corpus.h"
 #include "experiments/processes.h"
 #include "experiments/progress_bar.h"
 #include "experiments/version.h"
@@ -26,11 +27,11 @@ namespace {
 
 // Processes of several machines may see different files and environments, and would wait for each other
 // forever.
-void require_agreement(const ProcessGroup& group, const CaptureInfo& info,
-                       const CalibrationOptions& options) {
-  const std::vector<std::string> given =
-      group.all_gather(fmt::format("{} tokens, {} query rows, {} layers, {} KV heads; {}", info.tokens,
-                                   info.query_tokens, info.num_layers, info.num_kv_heads, describe(options)));
+void require_agreement(const ProcessGroup& group, const CaptureInfo& info, const CalibrationOptions& options,
+                       const Shard& shard) {
+  const std::vector<std::string> given = group.all_gather(fmt::format(
+      "{} tokens, {} query rows, {} layers, {} KV heads; {}; shard {} of {}", info.tokens, info.query_tokens,
+      info.num_layers, info.num_kv_heads, describe(options), shard.index + 1, shard.count));
   for (std::size_t rank = 1; rank < given.size(); ++rank) {
     if (given[rank] != given[0]) {
       throw UsageError("process {} was given '{}', process 0 '{}'", rank, given[rank], given[0]);
@@ -53,37 +54,45 @@ std::time_t time_of_run() {
 
 }  // namespace
 
-Artefact run_calibration(const std::string& capture_path, const CalibrationOptions& options,
-                         const std::string& command_line) {
-  CaptureReader capture(capture_path);
-  const CaptureInfo& info = capture.info();
+ArtefactShard run_calibration(const std::vector<std::string>& captures, const CalibrationOptions& options,
+                              const std::string& command_line, const Shard& shard) {
+  CaptureCorpus corpus(captures);
+  const CaptureInfo& info = corpus.info();
   if (info.query_tokens == 0) {
     spdlog::warn("{}: no queries captured; tables are judged by cosine, which misleads: capture q as well",
-                 capture_path);
+                 corpus.path());
   } else if (info.key_basis != "post_rope") {
     spdlog::warn("{}: keys before RoPE; scores cannot be formed, so tables are judged by cosine",
-                 capture_path);
+                 corpus.path());
   }
   const ProcessGroup& group = all_processes();
-  require_agreement(group, info, options);
+  require_agreement(group, info, options, shard);
   // Hashing reads the same bytes as the first pass, beside it; the first process alone writes the artefact.
-  std::future<std::string> digest;
-  if (group.rank() == 0) digest = std::async(std::launch::async, sha256_file_hex, capture_path);
-  Artefact artefact;
+  std::future<std::vector<std::string>> digests;
+  if (group.rank() == 0) {
+    digests = std::async(std::launch::async, [&captures] {
+      std::vector<std::string> all;
+      for (const std::string& path : captures) all.push_back(sha256_file_hex(path));
+      return all;
+    });
+  }
+  ArtefactShard result{{}, shard, info.num_layers, describe(options)};
   {
-    ProgressBar bar("calibrating", calibration_work(info, options, group));
-    artefact = calibrate(capture, options, bar.callback(), group);
+    ProgressBar bar("calibrating", calibration_work(info, options, group, shard));
+    result.artefact = calibrate(corpus, options, bar.callback(), group, shard);
   }
   if (group.rank() == 0) {
-    stamp_provenance(artefact.provenance, capture_path, digest.get(), command_line);
+    stamp_provenance(result.artefact.provenance, captures, digests.get(), command_line);
   }
-  return artefact;
+  return result;
 }
 
-void stamp_provenance(Provenance& provenance, const std::string& capture_path,
-                      const std::string& capture_sha256, const std::string& command_line) {
-  provenance.capture_sha256 = capture_sha256;
-  provenance.capture_name = std::filesystem::path(capture_path).filename().string();
+void stamp_provenance(Provenance& provenance, const std::vector<std::string>& captures,
+                      const std::vector<std::string>& sha256, const std::string& command_line) {
+  std::vector<std::string> names;
+  for (const std::string& path : captures) names.push_back(std::filesystem::path(path).filename().string());
+  provenance.capture_name = fmt::format("{}", fmt::join(names, ", "));
+  provenance.capture_sha256 = fmt::format("{}", fmt::join(sha256, ", "));
   provenance.tool_version = fmt::format("tq {} ({})", kVersion, kRevision);
   provenance.command_line = command_line;
   provenance.utc_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(time_of_run()));

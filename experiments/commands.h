@@ -22,6 +22,7 @@ ExitCode run_import(const Arguments& arguments);
 ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_jit(const Arguments& arguments);
 ExitCode run_lint(const Arguments& arguments);
+ExitCode run_merge(const Arguments& arguments);
 ExitCode run_plot(const Arguments& arguments);
 ExitCode run_ppl(const Arguments& arguments);
 ExitCode run_report(const Arguments& arguments);

@@ -24,6 +24,7 @@ const std::vector<Command>& commands() {
       {"inspect", "say what a capture holds, and check it", run_inspect},
       {"calibrate", "fit per-layer tables and alpha to a capture, judge them on held-out tokens",
        run_calibrate, true},
+      {"merge", "put together what runs with --shard wrote", run_merge},
       {"eval", "measure what a codec or an artefact does to a capture", run_eval},
       {"ppl", "measure what a codec or an artefact does to a model's loss on a text", run_ppl},
       {"retrieval", "measure how often a model copies a value from far back under a codec", run_retrieval},
