@@ -31,8 +31,9 @@ readonly build_packages=(
   libeigen3-dev libboost-program-options-dev libhdf5-dev libdeflate-dev doctest-dev nlohmann-json3-dev libfmt-dev
   libspdlog-dev libhwy-dev
 )
-# The trusted other side of the tests of file formats; gnuplot draws for `tq plot`, and only there is it needed.
-readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox)
+# The trusted other side of the tests of file formats; gnuplot draws for `tq plot`, and only there is it needed; with
+# Open MPI `tq` can be several processes, and without it the build leaves that out.
+readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox libopenmpi-dev openmpi-bin)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
