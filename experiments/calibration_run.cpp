@@ -14,6 +14,7 @@
 #include <system_error>
 #include <vector>
 
+#include "calibration/message.h"
 #include "core/error.h"
 #include "core/sha256.h"
 #include "datasets/capture_corpus.h"
@@ -67,23 +68,27 @@ ArtefactShard run_calibration(const std::vector<std::string>& captures, const Ca
   }
   const ProcessGroup& group = all_processes();
   require_agreement(group, info, options, shard);
-  // Hashing reads the same bytes as the first pass, beside it; the first process alone writes the artefact.
-  std::future<std::vector<std::string>> digests;
-  if (group.rank() == 0) {
-    digests = std::async(std::launch::async, [&captures] {
-      std::vector<std::string> all;
-      for (const std::string& path : captures) all.push_back(sha256_file_hex(path));
-      return all;
-    });
-  }
+  // Hashing reads the same bytes as the first pass, beside it; the processes take the files in turn.
+  std::future<std::string> own_digests = std::async(std::launch::async, [&] {
+    MessageWriter digests;
+    for (std::size_t i = 0; i < captures.size(); ++i) {
+      if (i % static_cast<std::size_t>(group.size()) == static_cast<std::size_t>(group.rank()))
+        digests.put_text(sha256_file_hex(captures[i]));
+    }
+    return digests.bytes();
+  });
   ArtefactShard result{{}, shard, info.num_layers, describe(options)};
   {
     ProgressBar bar("calibrating", calibration_work(info, options, group, shard));
     result.artefact = calibrate(corpus, options, bar.callback(), group, shard);
   }
-  if (group.rank() == 0) {
-    stamp_provenance(result.artefact.provenance, captures, digests.get(), command_line);
+  const std::vector<std::string> messages = group.all_gather(own_digests.get());
+  std::vector<MessageReader> digests(messages.begin(), messages.end());
+  std::vector<std::string> sha256;
+  for (std::size_t i = 0; i < captures.size(); ++i) {
+    sha256.push_back(digests[i % digests.size()].take_text());
   }
+  stamp_provenance(result.artefact.provenance, captures, sha256, command_line);
   return result;
 }
 

@@ -8,8 +8,8 @@
 namespace tq {
 
 // calibrate() on capture files, as one corpus, by all processes (experiments/processes.h) with a progress
-// bar, the files' digests and the run's provenance filled in, the latter in the first process alone. Throws
-// UsageError where processes were given different things.
+// bar, the files' digests and the run's provenance filled in. Throws UsageError where processes were given
+// different things.
 ArtefactShard run_calibration(const std::vector<std::string>& captures, const CalibrationOptions& options,
                               const std::string& command_line, const Shard& shard = {});
 

@@ -4,9 +4,11 @@ terms of the model below to 64 processes on paper.
 
     python3 calibrate_scaling.py --bin build/release/experiments --gigabytes 8 --out experiments/results/scaling
 
-The capture is written to --scratch (default: the system's temporary folder) and removed afterwards. Runs of one and two
-processes alternate; the file lies in the page cache, but for the last run of each, before which it is dropped from there.
-Every process is watched by a Python process around it, which takes its CPU seconds and its peak memory.
+The capture is written to --scratch (default: the system's temporary folder) and removed afterwards; --capture takes one
+that was written before, by write_synthetic_capture, and leaves it there. Runs of one and two processes alternate; the file
+lies in the page cache, but for the last run of each, before which it is dropped from there. Every process is watched by a
+Python process around it, which takes its CPU seconds and its peak memory. On a machine that others use as well, wall times
+say little; the CPU seconds of the busiest process are what it would take alone.
 
 The model, for L layers of H KV heads and K processes in teams of g: a team does ceil(L / teams) layers, and one takes
 
@@ -105,21 +107,23 @@ def reduce_bytes(members, heads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=Path, required=True, help="folder of tq; benchmarks/ lies below it")
+    parser.add_argument("--capture", type=Path)
     parser.add_argument("--gigabytes", type=float, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, required=True, help="folder of calibrate_scaling.json")
     arguments = parser.parse_args()
     tq = arguments.bin.resolve() / "tq"
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         scratch = Path(folder)
-        large, small = scratch / "large.kv.h5", scratch / "small.kv.h5"
+        large, small = arguments.capture or scratch / "large.kv.h5", scratch / "small.kv.h5"
         writer = arguments.bin / "benchmarks/write_synthetic_capture"
-        timed([writer, large, arguments.gigabytes])
+        if not arguments.capture:
+            timed([writer, large, arguments.gigabytes])
         timed([writer, small, 0.01])
         runs, artefacts = {1: [], 2: []}, {}
-        for processes in (1, 2):
-            calibrate(tq, large, scratch / "out.tq.h5", processes, scratch)  # the file into the page cache
+        calibrate(tq, large, scratch / "out.tq.h5", 2, scratch)  # the file into the page cache
         for _ in range(arguments.repeats):
             for processes in (1, 2):
                 out = scratch / "out.tq.h5"
@@ -139,6 +143,8 @@ def main():
     def cpu_of(rank):
         return rank["user_s"] + rank["system_s"]
 
+    busiest = {processes: min(max(cpu_of(rank) for rank in run["ranks"]) for run in runs[processes])
+               for processes in runs}
     walls = {processes: [run["wall_s"] for run in runs[processes]] for processes in runs}
     fastest = {processes: min(walls[processes]) for processes in walls}
     two = min(runs[2], key=lambda run: run["wall_s"])
@@ -162,12 +168,14 @@ def main():
         "command": " ".join(["calibrate_scaling.py", *sys.argv[1:]]),
         "tq": subprocess.run([tq, "--version"], capture_output=True, text=True, check=True).stdout.strip(),
         "cpu": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?"),
-        "cores": os.cpu_count(), "load_average_at_the_end": os.getloadavg()[0],
+        "cores": os.cpu_count(), "load_average": {"begin": load, "end": os.getloadavg()[0]},
         "capture": {"gigabytes": arguments.gigabytes, "stored_bytes": stored, "layers": LAYERS, "kv_heads": KV_HEADS},
         "page_cache": "the file lies in it, but for the runs named cold",
         "runs": {str(processes): runs[processes] for processes in runs},
         "speedup_of_fastest": round(fastest[1] / fastest[2], 3),
         "speedup_of_medians": round(statistics.median(walls[1]) / statistics.median(walls[2]), 3),
+        "busiest_process_cpu_s": {str(processes): round(value, 1) for processes, value in busiest.items()},
+        "speedup_by_cpu": round(busiest[1] / busiest[2], 3),
         "cold_wall_s": cold, "cold_speedup": round(cold[1] / cold[2], 3),
         "peak_mib_a_process": {str(processes): round(max(rank["peak_mib"] for run in runs[processes]
                                                          for rank in run["ranks"]), 1) for processes in runs},
