@@ -159,6 +159,7 @@ LayerArtefact calibrate_layer(Capture& capture, LayerContext& layer, const Calib
   if (shape.has_k) {
     result.key_tables = keys[static_cast<std::size_t>(result.key_gate.kept)].tables;
   } else if (shape.has_k_residual) {
+    // Every member of a team does all of it: one pass, without a cache that is judged.
     calibrate_from_residuals(capture, layer, options, result);
   } else {
     throw InputError("{}: layer {} has neither k nor k_residual; there is nothing to calibrate keys on",
