@@ -31,8 +31,9 @@ readonly build_packages=(
   libeigen3-dev libboost-program-options-dev libhdf5-dev libdeflate-dev doctest-dev nlohmann-json3-dev libfmt-dev
   libspdlog-dev libhwy-dev
 )
-# The trusted other side of the tests of file formats; gnuplot draws for `tq plot`, and only there is it needed.
-readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox)
+# The trusted other side of the tests of file formats; gnuplot draws for `tq plot`, and only there is it needed; with
+# Open MPI `tq` can be several processes, and without it the build leaves that out.
+readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox libopenmpi-dev openmpi-bin)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -99,6 +100,8 @@ configure_and_build() {
   # Warnings are errors with the compiler that the project is written with; a newer one's new warning stops nobody.
   [[ $(c++ -dumpversion) == 12* ]] || options+=(-DTQ_WARNINGS_AS_ERRORS=OFF)
   command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  # Open MPI is more than libraries, so no bundle can hold it.
+  if [[ ${2:-} == bundle ]]; then options+=(-DTQ_MPI=OFF); else options+=(-DTQ_MPI=AUTO); fi
   say "building ${2:-everything}, preset $preset"
   cmake --preset "$preset" "${options[@]}" --log-level=NOTICE >&2
   cmake --build --preset "$preset" ${2:+--target "$2"} >&2

@@ -1,8 +1,9 @@
 #include "calibration/calibrate.h"
 
 #include <algorithm>
-#include <map>
+#include <limits>
 
+#include "calibration/artefact/layer_message.h"
 #include "calibration/cache_backend.h"
 #include "calibration/evaluation.h"
 #include "calibration/fit_alpha.h"
@@ -92,11 +93,12 @@ void judge(LayerContext& layer, const CalibrationOptions& options,
   }
   if (contenders.empty()) return;
   LayerEvaluation evaluation(layer.info.head_dim, layer.num_kv_heads, layer.num_q_heads, layer.softmax_scale,
-                             layer.queries, std::move(contenders), 2);
+                             layer.queries, std::move(contenders), 2, kQuantiseAll, *layer.team);
   layer.stream.for_each([&](const TokenBlock& block) {
     evaluation.add(block, layer.held_out(block) ? kHeldOut : kFit);
     layer.progress(block.count);
   });
+  evaluation.gather();
   for (std::size_t i = 0; i < keys.size(); ++i) {
     result.key_gate.candidates.push_back({keys[i].name, key_metrics(evaluation.metrics(i, kFit)),
                                           key_metrics(evaluation.metrics(i, kHeldOut))});
@@ -110,17 +112,9 @@ void judge(LayerContext& layer, const CalibrationOptions& options,
   apply_gate(GateSide::values, result.value_gate);
 }
 
-}  // namespace
-
-std::size_t calibration_work(const CaptureInfo& info, const CalibrationOptions& options) {
-  const std::size_t passes =
-      options.key.mode == KeyMode::prod && options.alpha != AlphaTarget::unbiased ? 3 : 2;
-  return passes * info.tokens * info.layers.size();
-}
-
-Artefact calibrate(CaptureReader& capture, const CalibrationOptions& options, const Progress& progress) {
-  const CaptureInfo& info = capture.info();
-  const TokenSplit split(options.holdout, info.tokens);
+// Everything of the artefact but the layers.
+Artefact without_layers(const CaptureInfo& info, const CalibrationOptions& options, const TokenSplit& split,
+                        const std::vector<int>& layers) {
   Artefact artefact;
   artefact.num_q_heads = info.num_q_heads;
   artefact.key_basis = info.key_basis;
@@ -128,54 +122,133 @@ Artefact calibrate(CaptureReader& capture, const CalibrationOptions& options, co
   artefact.provenance.model = info.model;
   artefact.provenance.fit_tokens = static_cast<std::int64_t>(split.fit_tokens());
   artefact.provenance.held_out_tokens = static_cast<std::int64_t>(split.held_out_tokens());
+  for (const LayerInfo& layer : info.layers) {
+    validate(options.key, layer.head_dim);
+    validate(options.value, layer.head_dim);
+  }
+  for (const int layer : layers) {
+    const int head_dim = info.layers[static_cast<std::size_t>(layer)].head_dim;
+    artefact.rotations.try_emplace(head_dim, Rotation::make(options.rotation, head_dim, options.seed));
+    if (options.key.mode == KeyMode::prod) {
+      artefact.sketches.try_emplace(head_dim, Sketch::make(options.key.sketch, head_dim, options.seed));
+    }
+  }
+  return artefact;
+}
 
-  for (int index = 0; index < info.num_layers; ++index) {
-    const LayerInfo& shape = info.layers[static_cast<std::size_t>(index)];
-    validate(options.key, shape.head_dim);
-    validate(options.value, shape.head_dim);
-    const bool prod = options.key.mode == KeyMode::prod;
-    const auto rotation =
-        artefact.rotations
-            .try_emplace(shape.head_dim, Rotation::make(options.rotation, shape.head_dim, options.seed))
-            .first;
-    if (prod) {
-      artefact.sketches.try_emplace(shape.head_dim,
-                                    Sketch::make(options.key.sketch, shape.head_dim, options.seed));
+LayerArtefact calibrate_layer(Capture& capture, LayerContext& layer, const CalibrationOptions& options) {
+  const LayerInfo& shape = layer.info;
+  if (options.key.mode == KeyMode::prod && options.alpha == AlphaTarget::score &&
+      layer.queries.positions_count == 0) {
+    throw UsageError(
+        "--alpha score needs captured post-RoPE queries, and layer {} has none; use --alpha mse or cos",
+        layer.layer);
+  }
+  LayerArtefact result;
+  result.head_dim = shape.head_dim;
+  result.num_kv_heads = layer.num_kv_heads;
+  result.key = options.key;
+  result.value = options.value;
+  const bool fit_values = shape.has_v && options.value.mode == ValueMode::rotated;
+  const LayerHistograms histograms = collect_histograms(layer, options.per_head, shape.has_k, fit_values);
+  std::vector<CandidateTables<KeyTables>> keys;
+  std::vector<CandidateTables<Codebook>> values;
+  if (shape.has_k) keys = key_candidates(layer, options, histograms.keys);
+  if (fit_values) values = value_candidates(options, shape.head_dim, histograms.values);
+  judge(layer, options, keys, values, result);
+  if (shape.has_k) {
+    result.key_tables = keys[static_cast<std::size_t>(result.key_gate.kept)].tables;
+  } else if (shape.has_k_residual) {
+    // Every member of a team does all of it: one pass, without a cache that is judged.
+    calibrate_from_residuals(capture, layer, options, result);
+  } else {
+    throw InputError("{}: layer {} has neither k nor k_residual; there is nothing to calibrate keys on",
+                     capture.path(), layer.layer);
+  }
+  if (fit_values) {
+    result.value_tables = values[static_cast<std::size_t>(result.value_gate.kept)].tables;
+  } else if (options.value.mode == ValueMode::rotated) {
+    result.value_tables = {default_value_table(options.value, shape.head_dim)};
+  }
+  return result;
+}
+
+// How many teams finish first: a team's rounds of layers times the heads of its busiest member. The fewest
+// members a team where that is equal, because a team reads its layer once a member.
+int count_teams(std::size_t layers, int kv_heads, int processes) {
+  const auto ceil_ratio = [](int a, int b) { return (a + b - 1) / b; };
+  const int items = static_cast<int>(layers);
+  int best = 1, least = std::numeric_limits<int>::max();
+  for (int teams = std::min(items, processes); teams >= 1; --teams) {
+    const int rounds = ceil_ratio(items, teams) * ceil_ratio(kv_heads, processes / teams);
+    if (rounds < least) {
+      least = rounds;
+      best = teams;
     }
-    LayerContext layer(capture, index, &split, std::make_shared<Rotation>(rotation->second),
-                       prod ? std::make_shared<Sketch>(artefact.sketches.at(shape.head_dim)) : nullptr,
+  }
+  return best;
+}
+
+// The layers that this process has a part in, every `teams`th from its team's on; by place in `layers`.
+std::vector<std::size_t> places_of_team(int team, int teams, std::size_t layers) {
+  std::vector<std::size_t> places;
+  for (auto i = static_cast<std::size_t>(team); i < layers; i += static_cast<std::size_t>(teams)) {
+    places.push_back(i);
+  }
+  return places;
+}
+
+}  // namespace
+
+std::string describe(const CalibrationOptions& options) {
+  return fmt::format("keys {} {} {} {}, values {} {} {} {}, rotation {}, alpha {}, tables by {}, seed {}, {}",
+                     to_string(options.key.mode), options.key.bits, to_string(options.key.scale),
+                     to_string(options.key.sketch), to_string(options.value.mode), options.value.bits,
+                     to_string(options.value.scale), options.value.group_size, to_string(options.rotation),
+                     to_string(options.alpha), options.per_head ? "head" : "layer", options.seed,
+                     options.holdout == Holdout::tail ? "tail" : "blocks");
+}
+
+std::size_t calibration_work(const CaptureInfo& info, const CalibrationOptions& options,
+                             const ProcessGroup& group, const Shard& shard) {
+  const std::size_t passes =
+      options.key.mode == KeyMode::prod && options.alpha != AlphaTarget::unbiased ? 3 : 2;
+  const std::size_t layers = layers_of(shard, info.num_layers).size();
+  const int teams = count_teams(layers, info.num_kv_heads, group.size());
+  return passes * info.tokens * places_of_team(0, teams, layers).size();
+}
+
+Artefact calibrate(Capture& capture, const CalibrationOptions& options, const Progress& progress,
+                   const ProcessGroup& group, const Shard& shard) {
+  const CaptureInfo& info = capture.info();
+  const TokenSplit split(options.holdout, info.tokens);
+  const std::vector<int> layers = layers_of(shard, info.num_layers);
+  Artefact artefact = without_layers(info, options, split, layers);
+  const int teams = count_teams(layers.size(), info.num_kv_heads, group.size());
+  const int own_team = group.rank() * teams / group.size();
+  const std::unique_ptr<const ProcessGroup> team = group.split(own_team);
+
+  MessageWriter own;  // the team's layers, from its first member
+  artefact.layers.resize(layers.size());
+  for (const std::size_t place : places_of_team(own_team, teams, layers.size())) {
+    const int index = layers[place], head_dim = info.layers[static_cast<std::size_t>(index)].head_dim;
+    LayerContext layer(capture, index, &split, std::make_shared<Rotation>(artefact.rotations.at(head_dim)),
+                       options.key.mode == KeyMode::prod
+                           ? std::make_shared<Sketch>(artefact.sketches.at(head_dim))
+                           : nullptr,
                        progress);
-    if (prod && options.alpha == AlphaTarget::score && layer.queries.positions_count == 0) {
-      throw UsageError(
-          "--alpha score needs captured post-RoPE queries, and layer {} has none; use --alpha mse or cos",
-          index);
+    layer.team = team.get();
+    artefact.layers[place] = calibrate_layer(capture, layer, options);
+    if (team->rank() != 0) continue;
+    own.put(place);
+    pack(artefact.layers[place], own);
+  }
+  if (group.size() == 1) return artefact;
+  for (const std::string& bytes : group.all_gather(own.bytes())) {
+    for (MessageReader message(bytes); !message.empty();) {
+      const auto place = message.take<std::size_t>();
+      artefact.layers[place] = unpack_layer(message);
     }
-    LayerArtefact result;
-    result.head_dim = shape.head_dim;
-    result.num_kv_heads = info.num_kv_heads;
-    result.key = options.key;
-    result.value = options.value;
-    const bool fit_values = shape.has_v && options.value.mode == ValueMode::rotated;
-    const LayerHistograms histograms = collect_histograms(layer, options.per_head, shape.has_k, fit_values);
-    std::vector<CandidateTables<KeyTables>> keys;
-    std::vector<CandidateTables<Codebook>> values;
-    if (shape.has_k) keys = key_candidates(layer, options, histograms.keys);
-    if (fit_values) values = value_candidates(options, shape.head_dim, histograms.values);
-    judge(layer, options, keys, values, result);
-    if (shape.has_k) {
-      result.key_tables = keys[static_cast<std::size_t>(result.key_gate.kept)].tables;
-    } else if (shape.has_k_residual) {
-      calibrate_from_residuals(capture, layer, options, result);
-    } else {
-      throw InputError("{}: layer {} has neither k nor k_residual; there is nothing to calibrate keys on",
-                       capture.path(), index);
-    }
-    if (fit_values) {
-      result.value_tables = values[static_cast<std::size_t>(result.value_gate.kept)].tables;
-    } else if (options.value.mode == ValueMode::rotated) {
-      result.value_tables = {default_value_table(options.value, shape.head_dim)};
-    }
-    artefact.layers.push_back(std::move(result));
   }
   return artefact;
 }

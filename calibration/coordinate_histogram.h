@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "calibration/message.h"
+
 namespace tq {
 
 // Counts of the rotated, normalised coordinates y = Pi x / ||x|| of many vectors in R^d: what a Lloyd-Max
@@ -20,6 +22,10 @@ class CoordinateHistogram {
   void add(const float* coordinates, const float* norms, std::size_t rows);
   // Throws std::invalid_argument when head_dim differs.
   void merge(const CoordinateHistogram& other);
+
+  // To and from other processes.
+  void pack(MessageWriter& message) const;
+  static CoordinateHistogram unpack(MessageReader& message);
 
   int head_dim() const { return head_dim_; }
   double range() const { return range_; }

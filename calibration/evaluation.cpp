@@ -4,6 +4,7 @@
 #include <cmath>
 #include <exception>
 
+#include "calibration/message.h"
 #include "core/tile.h"
 
 namespace tq {
@@ -82,7 +83,7 @@ void LayerEvaluation::VectorErrors::merge(const VectorErrors& other) {
 
 LayerEvaluation::LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads, double softmax_scale,
                                  const LayerQueries& queries, std::vector<Contender> contenders,
-                                 std::size_t parts, const CachePolicy& policy)
+                                 std::size_t parts, const CachePolicy& policy, const ProcessGroup& team)
     : d_(static_cast<std::size_t>(head_dim)),
       kv_heads_(static_cast<std::size_t>(num_kv_heads)),
       group_(static_cast<std::size_t>(num_q_heads / num_kv_heads)),
@@ -91,6 +92,7 @@ LayerEvaluation::LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads
       contenders_(std::move(contenders)),
       parts_(parts),
       policy_(policy),
+      team_(team),
       measure_output_(std::any_of(contenders_.begin(), contenders_.end(),
                                   [](const Contender& contender) { return contender.measure_output; })),
       states_(contenders_.size() * parts) {
@@ -111,8 +113,9 @@ void LayerEvaluation::add(const TokenBlock& block, std::size_t part) {
   // One region a block of tokens. Inside a head everything is too short to be worth waking threads for: on
   // sixteen cores that made a small capture ten times slower.
   std::exception_ptr failure;  // of a backend: out of the region before it goes on
-#pragma omp parallel for schedule(dynamic) num_threads(team_size(kv_heads_))
-  for (std::size_t head = 0; head < kv_heads_; ++head) {
+  const auto [first, last] = share_of(kv_heads_, team_.rank(), team_.size());
+#pragma omp parallel for schedule(dynamic) num_threads(team_size(last - first))
+  for (std::size_t head = first; head < last; ++head) {
     try {
       add_head(block, part, head);
     } catch (...) {
@@ -325,7 +328,39 @@ LayerEvaluation::VectorErrors LayerEvaluation::merged(const std::vector<VectorEr
   return all;
 }
 
+void LayerEvaluation::gather() {
+  if (team_.size() == 1) return;
+  MessageWriter own;
+  const auto [first, last] = share_of(kv_heads_, team_.rank(), team_.size());
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    for (std::size_t head = first; head < last; ++head) {
+      own.put(states_[i].keys[head]);
+      own.put(states_[i].values[head]);
+    }
+    Judged judged_here = judged(i / parts_, i % parts_);
+    for (const std::vector<double>* list : judged_here.lists()) own.put_list(*list);
+  }
+  const std::vector<std::string> messages = team_.all_gather(own.bytes());
+  // Queries lie in the order of their KV heads, and so do the members' heads.
+  gathered_.resize(states_.size());
+  for (int member = 0; member < team_.size(); ++member) {
+    MessageReader message(messages[static_cast<std::size_t>(member)]);
+    const auto [begin, end] = share_of(kv_heads_, member, team_.size());
+    for (std::size_t i = 0; i < states_.size(); ++i) {
+      for (std::size_t head = begin; head < end; ++head) {
+        states_[i].keys[head] = message.take<VectorErrors>();
+        states_[i].values[head] = message.take<VectorErrors>();
+      }
+      for (std::vector<double>* list : gathered_[i].lists()) {
+        const auto more = message.take_list<double>();
+        list->insert(list->end(), more.begin(), more.end());
+      }
+    }
+  }
+}
+
 LayerEvaluation::Judged LayerEvaluation::judged(std::size_t contender, std::size_t part) const {
+  if (!gathered_.empty()) return gathered_[contender * parts_ + part];
   const PartState& state = states_[contender * parts_ + part];
   Judged result;
   std::vector<float> exact_output, output;

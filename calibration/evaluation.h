@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10,6 +11,7 @@
 #include "calibration/cache_backend.h"
 #include "calibration/exact_sum.h"
 #include "calibration/layer_stream.h"
+#include "calibration/process_group.h"
 #include "core/attention.h"
 #include "core/cache_policy.h"
 
@@ -47,15 +49,21 @@ struct Contender {
 // Tokens that a cache of the given policy would hold exact while a query attends stay exact for that query,
 // in scores and outputs; positions count the tokens of a sequence from 0. A query that sees exact tokens
 // alone counts all the same, without harm. Means over vectors take all of a part's vectors.
+//
+// A softmax is summed in the order of the tokens, so members of a team do not share them: every member goes
+// through all tokens with its own KV heads, and gather() brings the heads together.
 class LayerEvaluation {
  public:
   // `softmax_scale` multiplies <q,k>. `queries` must outlive the evaluation.
   LayerEvaluation(int head_dim, int num_kv_heads, int num_q_heads, double softmax_scale,
                   const LayerQueries& queries, std::vector<Contender> contenders, std::size_t parts,
-                  const CachePolicy& policy = kQuantiseAll);
+                  const CachePolicy& policy = kQuantiseAll, const ProcessGroup& team = one_process());
 
   // All tokens of the block belong to `part`.
   void add(const TokenBlock& block, std::size_t part);
+
+  // Collective, once, after the last add(): from then on metrics are those of all members' heads.
+  void gather();
 
   LayerMetrics metrics(std::size_t contender, std::size_t part) const;
   // Of every metric, the standard error, under one rotation and sketch: how much a mean over vectors would
@@ -88,6 +96,9 @@ class LayerEvaluation {
   struct Judged {
     std::vector<double> kl, agree, cross, exact_square, difference_square;
     std::vector<double> output_error;  // empty when not measured
+    std::array<std::vector<double>*, 6> lists() {
+      return {&kl, &agree, &cross, &exact_square, &difference_square, &output_error};
+    }
   };
   struct HeadWork;
 
@@ -107,10 +118,12 @@ class LayerEvaluation {
   std::vector<Contender> contenders_;
   std::size_t parts_;
   CachePolicy policy_;
+  const ProcessGroup& team_;
   bool measure_output_;
   std::vector<SoftmaxStream> exact_;  // [q_heads][positions]
   std::vector<float> exact_output_;   // [q_heads][positions][d], times the softmax's sum
   std::vector<PartState> states_;     // [contender][part]
+  std::vector<Judged> gathered_;      // the same, of all heads; empty before gather() of several
 };
 
 }  // namespace tq

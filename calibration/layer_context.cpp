@@ -4,7 +4,7 @@
 
 namespace tq {
 
-LayerContext::LayerContext(CaptureReader& capture, int layer_index, const TokenSplit* token_split,
+LayerContext::LayerContext(Capture& capture, int layer_index, const TokenSplit* token_split,
                            std::shared_ptr<const Rotation> layer_rotation,
                            std::shared_ptr<const Sketch> layer_sketch, Progress on_progress)
     : layer(layer_index),

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "calibration/layer_stream.h"
+#include "calibration/process_group.h"
 #include "core/rotation.h"
 #include "core/sketch.h"
 #include "datasets/capture.h"
@@ -17,7 +18,7 @@ using Progress = std::function<void(std::size_t tokens)>;
 // What every step on one layer of a capture needs to know.
 struct LayerContext {
   // Without a split all tokens are one part.
-  LayerContext(CaptureReader& capture, int layer_index, const TokenSplit* token_split,
+  LayerContext(Capture& capture, int layer_index, const TokenSplit* token_split,
                std::shared_ptr<const Rotation> layer_rotation, std::shared_ptr<const Sketch> layer_sketch,
                Progress on_progress);
 
@@ -35,6 +36,7 @@ struct LayerContext {
   LayerStream stream;
   LayerQueries queries;
   Progress progress;
+  const ProcessGroup* team = &one_process();  // who works on this layer together
 
   bool held_out(const TokenBlock& block) const { return split != nullptr && split->held_out(block.begin); }
   std::size_t head_dim() const { return static_cast<std::size_t>(info.head_dim); }

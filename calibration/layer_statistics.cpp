@@ -15,6 +15,30 @@ std::vector<Statistic> gather(std::vector<Statistic> heads, bool per_head) {
   return heads;
 }
 
+// What all members of the team collected, merged: exact, so that it does not matter who collected what.
+template <typename Statistic>
+void merge_over(const ProcessGroup& team, std::vector<Statistic>& statistics) {
+  if (team.size() == 1) return;
+  MessageWriter own;
+  for (const Statistic& statistic : statistics) statistic.pack(own);
+  const std::vector<std::string> messages = team.all_gather(own.bytes());
+  for (std::size_t member = 0; member < messages.size(); ++member) {
+    if (member == static_cast<std::size_t>(team.rank())) continue;
+    MessageReader message(messages[member]);
+    for (Statistic& statistic : statistics) statistic.merge(Statistic::unpack(message));
+  }
+}
+
+// The member's blocks of the layer. Progress counts them for the others too.
+void for_each_own_block(LayerContext& layer, const std::function<void(const TokenBlock&)>& visit) {
+  layer.stream.for_each(
+      [&](const TokenBlock& block) {
+        layer.progress(block.count * static_cast<std::size_t>(layer.team->size()));
+        if (!layer.held_out(block)) visit(block);
+      },
+      layer.team->rank(), layer.team->size());
+}
+
 std::size_t row_id(std::size_t head, std::size_t token) { return head << 40 | token; }
 
 // Least squares of <q,r^> on <q,r> over the (query, key) pairs that attention forms. The two scores with
@@ -53,10 +77,8 @@ LayerHistograms collect_histograms(LayerContext& layer, bool per_head, bool keys
   const std::size_t heads = layer.kv_heads(), d = layer.head_dim();
   const CoordinateHistogram empty(layer.info.head_dim);
   std::vector<CoordinateHistogram> key_heads(keys ? heads : 0, empty), value_heads(values ? heads : 0, empty);
-  layer.stream.for_each([&](const TokenBlock& block) {
-    layer.progress(block.count);
-    if (layer.held_out(block)) return;
-      // Tasks: every head's keys, then every head's values.
+  for_each_own_block(layer, [&](const TokenBlock& block) {
+  // Tasks: every head's keys, then every head's values.
 #pragma omp parallel for schedule(dynamic) num_threads(team_size(2 * heads))
     for (std::size_t task = 0; task < 2 * heads; ++task) {
       const std::size_t head = task % heads;
@@ -73,6 +95,8 @@ LayerHistograms collect_histograms(LayerContext& layer, bool per_head, bool keys
   LayerHistograms histograms;
   if (keys) histograms.keys = gather(std::move(key_heads), per_head);
   if (values) histograms.values = gather(std::move(value_heads), per_head);
+  merge_over(*layer.team, histograms.keys);
+  merge_over(*layer.team, histograms.values);
   return histograms;
 }
 
@@ -92,9 +116,7 @@ std::vector<std::vector<ResidualStatistics>> collect_residuals(
     }
   }
   std::vector<std::vector<ResidualStatistics>> statistics(sets, std::vector<ResidualStatistics>(heads));
-  layer.stream.for_each([&](const TokenBlock& block) {
-    layer.progress(block.count);
-    if (layer.held_out(block)) return;
+  for_each_own_block(layer, [&](const TokenBlock& block) {
 #pragma omp parallel for schedule(dynamic) num_threads(team_size(sets* heads))
     for (std::size_t task = 0; task < sets * heads; ++task) {
       const std::size_t set = task / heads, head = task % heads;
@@ -111,7 +133,10 @@ std::vector<std::vector<ResidualStatistics>> collect_residuals(
     }
   });
   std::vector<std::vector<ResidualStatistics>> result;
-  for (auto& by_head : statistics) result.push_back(gather(std::move(by_head), per_head));
+  for (auto& by_head : statistics) {
+    result.push_back(gather(std::move(by_head), per_head));
+    merge_over(*layer.team, result.back());
+  }
   return result;
 }
 

@@ -11,7 +11,8 @@
 namespace tq {
 
 // Passes over the fit tokens of one layer (all tokens without a split). Every list has one entry for the
-// layer, or one a KV head; layer entries are the merged head entries.
+// layer, or one a KV head; layer entries are the merged head entries. Collective: every member of the layer's
+// team reads its blocks of tokens, and all get the same merged statistics.
 
 struct LayerHistograms {
   std::vector<CoordinateHistogram> keys, values;  // empty when not asked for

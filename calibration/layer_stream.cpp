@@ -4,7 +4,7 @@
 
 namespace tq {
 
-LayerStream::LayerStream(CaptureReader& capture, int layer, const TokenSplit* split, std::size_t cache_bytes)
+LayerStream::LayerStream(Capture& capture, int layer, const TokenSplit* split, std::size_t cache_bytes)
     : capture_(&capture), layer_(layer), split_(split), tokens_(capture.info().tokens) {
   const CaptureInfo& info = capture.info();
   const LayerInfo& shape = info.layers.at(static_cast<std::size_t>(layer));
@@ -43,26 +43,35 @@ TokenBlock LayerStream::read(std::size_t begin, std::size_t end) {
   return block;
 }
 
-void LayerStream::for_each(const std::function<void(const TokenBlock&)>& visit) {
+void LayerStream::for_each(const std::function<void(const TokenBlock&)>& visit, int member, int members) {
+  std::size_t number = 0;
+  const auto next_is_own = [&] {
+    return number++ % static_cast<std::size_t>(members) == static_cast<std::size_t>(member);
+  };
   if (resident()) {
-    for (const TokenBlock& block : *cache_) visit(block);
+    for (const TokenBlock& block : *cache_) {
+      if (next_is_own()) visit(block);
+    }
     return;
   }
+  const bool keep = cacheable_ && members == 1;
   auto kept = std::make_shared<std::vector<TokenBlock>>();
   for (std::size_t begin = 0; begin < tokens_;) {
     const std::size_t part_end = split_ != nullptr ? split_->run_end(begin) : tokens_;
     const std::size_t end = std::min({tokens_, part_end, (begin / block_tokens_ + 1) * block_tokens_});
-    TokenBlock block = read(begin, end);
-    visit(block);
-    if (cacheable_) kept->push_back(std::move(block));
+    if (next_is_own()) {
+      TokenBlock block = read(begin, end);
+      visit(block);
+      if (keep) kept->push_back(std::move(block));
+    }
     begin = end;
   }
-  if (!cacheable_) return;
+  if (!keep) return;
   cache_ = std::move(kept);
   capture_ = nullptr;
 }
 
-LayerQueries read_queries(CaptureReader& capture, int layer) {
+LayerQueries read_queries(Capture& capture, int layer) {
   const CaptureInfo& info = capture.info();
   const LayerInfo& shape = info.layers.at(static_cast<std::size_t>(layer));
   LayerQueries queries;

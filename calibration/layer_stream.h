@@ -26,8 +26,7 @@ class LayerStream {
   static constexpr std::size_t kBlockBytes = std::size_t{8} << 20;  // of k and v together, as float32
 
   // No block straddles two parts of `split`, which must outlive the stream; null: all tokens are one part.
-  LayerStream(CaptureReader& capture, int layer, const TokenSplit* split,
-              std::size_t cache_bytes = kCacheBytes);
+  LayerStream(Capture& capture, int layer, const TokenSplit* split, std::size_t cache_bytes = kCacheBytes);
 
   // Tokens that are in memory already.
   explicit LayerStream(std::shared_ptr<const std::vector<TokenBlock>> blocks);
@@ -35,13 +34,14 @@ class LayerStream {
   // All tokens are in memory: the capture is no longer needed.
   bool resident() const { return capture_ == nullptr; }
 
-  // Calls visit(block) for all tokens in order.
-  void for_each(const std::function<void(const TokenBlock&)>& visit);
+  // Calls visit(block) for all tokens in order; for a member of several, the blocks that are its own: every
+  // `members`th. Those it reads again in every pass.
+  void for_each(const std::function<void(const TokenBlock&)>& visit, int member = 0, int members = 1);
 
  private:
   TokenBlock read(std::size_t begin, std::size_t end);
 
-  CaptureReader* capture_ = nullptr;
+  Capture* capture_ = nullptr;
   int layer_ = 0;
   const TokenSplit* split_ = nullptr;
   std::size_t tokens_ = 0;
@@ -60,6 +60,6 @@ struct LayerQueries {
   std::vector<std::int32_t> positions, sequence_ids;
 };
 // Empty when the layer has no queries, or when keys are not post-RoPE (scores would be meaningless).
-LayerQueries read_queries(CaptureReader& capture, int layer);
+LayerQueries read_queries(Capture& capture, int layer);
 
 }  // namespace tq

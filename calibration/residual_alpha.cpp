@@ -32,8 +32,8 @@ struct ResidualErrors {
 
 }  // namespace
 
-void calibrate_from_residuals(CaptureReader& capture, const LayerContext& layer,
-                              const CalibrationOptions& options, LayerArtefact& result) {
+void calibrate_from_residuals(Capture& capture, const LayerContext& layer, const CalibrationOptions& options,
+                              LayerArtefact& result) {
   if (options.key.mode != KeyMode::prod) {
     throw UsageError(
         "layer {} holds k_residual but no k: only alpha can be fitted to it; use --key-mode prod",

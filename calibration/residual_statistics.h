@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "calibration/exact_sum.h"
+#include "calibration/message.h"
 #include "core/key_codec.h"
 
 namespace tq {
@@ -20,6 +21,10 @@ class ResidualStatistics {
   // Sums over queries of a b and b^2 for one key: a = <q,r>, b = <q,r^> at alpha = 1.
   void add_scores(double ab, double bb);
   void merge(const ResidualStatistics& other);
+
+  // To and from other processes.
+  void pack(MessageWriter& message) const;
+  static ResidualStatistics unpack(MessageReader& message);
 
   bool empty() const { return rows_ == 0; }
   std::uint64_t rows() const { return rows_; }

@@ -31,40 +31,56 @@ struct CaptureInfo {
   std::vector<LayerInfo> layers;
 };
 
-// Streams a capture (`*.kv.h5`); a reader is used from one thread. A capture is hostile until checked: open()
-// refuses, with an InputError of one line, whatever the format does not allow, and no dimension is trusted
-// before it is checked against the storage.
-class CaptureReader {
+// Rows of keys, values and queries that can be read as often as asked, from one file or several. Used from
+// one thread.
+class Capture {
+ public:
+  virtual ~Capture() = default;
+
+  virtual const std::string& path() const = 0;  // for messages
+  virtual const CaptureInfo& info() const = 0;
+
+  // The largest row count that divides reads into whole chunks, for streaming with few cache misses (>= 1).
+  virtual std::size_t preferred_rows(int layer, Tensor tensor) const = 0;
+
+  // Rows [begin, begin + count) of every head as float32: out is [heads][count][head_dim]. Throws InputError
+  // at the first value that is not finite (layer, head, token are named) and when the storage is damaged.
+  virtual void read(int layer, Tensor tensor, std::size_t begin, std::size_t count, float* out) = 0;
+
+  // Per-token metadata; defaults where the capture has none: position = row (within its batch), sequence 0 (=
+  // batch). Never negative.
+  virtual void read_positions(std::size_t begin, std::size_t count, std::int32_t* out) = 0;
+  virtual void read_sequence_ids(std::size_t begin, std::size_t count, std::int32_t* out) = 0;
+  // Position and sequence of every query row. Without /tokens/q_position there must be a query for every
+  // token, in the tokens' order. Without /tokens/q_sequence_id a query belongs to the sequence of the one
+  // token with its position, which must then be unique.
+  virtual const std::vector<std::int32_t>& query_positions() const = 0;
+  virtual const std::vector<std::int32_t>& query_sequence_ids() const = 0;
+};
+
+// One file (`*.kv.h5`). It is hostile until checked: opening refuses, with an InputError of one line,
+// whatever the format does not allow, and no dimension is trusted before it is checked against the storage.
+class CaptureReader final : public Capture {
  public:
   explicit CaptureReader(const std::string& path);
-  ~CaptureReader();
+  ~CaptureReader() override;
   CaptureReader(CaptureReader&&) noexcept;
   CaptureReader& operator=(CaptureReader&&) noexcept;
 
-  const std::string& path() const;
-  const CaptureInfo& info() const;
+  const std::string& path() const override;
+  const CaptureInfo& info() const override;
 
   // Heads of a tensor: num_kv_heads, or num_q_heads for q.
   int heads(Tensor tensor) const;
   // Rows of a tensor: tokens, or query_tokens for q.
   std::size_t rows(Tensor tensor) const;
 
-  // The largest row count that divides reads into whole chunks, for streaming with few cache misses (>= 1).
-  std::size_t preferred_rows(int layer, Tensor tensor) const;
-
-  // Rows [begin, begin + count) of every head as float32: out is [heads][count][head_dim]. Throws InputError
-  // at the first value that is not finite (layer, head, token are named) and when the storage is damaged.
-  void read(int layer, Tensor tensor, std::size_t begin, std::size_t count, float* out);
-
-  // Per-token metadata; defaults where the capture has none: position = row (within its batch), sequence 0 (=
-  // batch). Never negative.
-  void read_positions(std::size_t begin, std::size_t count, std::int32_t* out);
-  void read_sequence_ids(std::size_t begin, std::size_t count, std::int32_t* out);
-  // Position and sequence of every query row. Without /tokens/q_position there must be a query for every
-  // token, in the tokens' order. Without /tokens/q_sequence_id a query belongs to the sequence of the one
-  // token with its position, which must then be unique.
-  const std::vector<std::int32_t>& query_positions() const;
-  const std::vector<std::int32_t>& query_sequence_ids() const;
+  std::size_t preferred_rows(int layer, Tensor tensor) const override;
+  void read(int layer, Tensor tensor, std::size_t begin, std::size_t count, float* out) override;
+  void read_positions(std::size_t begin, std::size_t count, std::int32_t* out) override;
+  void read_sequence_ids(std::size_t begin, std::size_t count, std::int32_t* out) override;
+  const std::vector<std::int32_t>& query_positions() const override;
+  const std::vector<std::int32_t>& query_sequence_ids() const override;
 
  private:
   struct State;

@@ -1,17 +1,22 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "calibration/calibrate.h"
 
 namespace tq {
 
-// calibrate() on a capture file with a progress bar, the file's digest and the run's provenance filled in.
-Artefact run_calibration(const std::string& capture_path, const CalibrationOptions& options,
-                         const std::string& command_line);
+// calibrate() on capture files, as one corpus, by all processes (experiments/processes.h) with a progress
+// bar, the files' digests and the run's provenance filled in. Throws UsageError where processes were given
+// different things.
+ArtefactShard run_calibration(const std::vector<std::string>& captures, const CalibrationOptions& options,
+                              const std::string& command_line, const Shard& shard = {});
 
-// Fills in what a provenance says of the run: the capture's name and digest, the program, the time.
-void stamp_provenance(Provenance& provenance, const std::string& capture_path,
-                      const std::string& capture_sha256, const std::string& command_line);
+// Fills in what a provenance says of the run: the captures' names and digests, in their order with ", "
+// between them, the program, the time, which is SOURCE_DATE_EPOCH's where that is set (seconds since 1970),
+// so that the same run can give the same bytes.
+void stamp_provenance(Provenance& provenance, const std::vector<std::string>& captures,
+                      const std::vector<std::string>& sha256, const std::string& command_line);
 
 }  // namespace tq

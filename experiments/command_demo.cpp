@@ -87,7 +87,7 @@ ExitCode run_demo(const Arguments& arguments) {
   CalibrationOptions options;
   options.key.mode = KeyMode::prod;
   const std::string artefact_path = (out / "sample.tq.h5").string();
-  const Artefact artefact = run_calibration(sample, options, "tq demo");
+  const Artefact artefact = run_calibration({sample}, options, "tq demo").artefact;
   write_artefact(artefact, artefact_path);
   fmt::print("{}\n", gate_table(artefact));
 

@@ -33,6 +33,11 @@ void CommandLine::positional(const std::vector<std::string>& names) {
   for (const std::string& name : names) positional_.add(name.c_str(), 1);
 }
 
+void CommandLine::positional_list(const std::string& name) {
+  positional_names_ = {name + "..."};
+  positional_.add(name.c_str(), -1);
+}
+
 bool CommandLine::parse(const std::vector<std::string>& arguments) {
   namespace style = po::command_line_style;
   // No guessing of abbreviated options: a typing error is an error.

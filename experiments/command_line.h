@@ -16,6 +16,8 @@ class CommandLine {
   boost::program_options::options_description_easy_init add() { return options_.add_options(); }
   // The named options may be given without their names, in this order.
   void positional(const std::vector<std::string>& names);
+  // So may any number of values of this one, a list of strings.
+  void positional_list(const std::string& name);
 
   // False after printing --help. Throws UsageError for unknown or malformed options, also in the INI file.
   bool parse(const std::vector<std::string>& arguments);

@@ -188,7 +188,7 @@ ExitCode run_schedule(const Arguments& arguments) {
   }
   Artefact artefact = schedule_artefact(capture.info(), options, schedule);
   if (write) {
-    stamp_provenance(artefact.provenance, path, sha256_file_hex(path),
+    stamp_provenance(artefact.provenance, {path}, {sha256_file_hex(path)},
                      fmt::format("tq schedule {}", fmt::join(arguments, " ")));
     write_artefact(artefact, out);
   }

@@ -22,6 +22,7 @@ ExitCode run_import(const Arguments& arguments);
 ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_jit(const Arguments& arguments);
 ExitCode run_lint(const Arguments& arguments);
+ExitCode run_merge(const Arguments& arguments);
 ExitCode run_plot(const Arguments& arguments);
 ExitCode run_ppl(const Arguments& arguments);
 ExitCode run_report(const Arguments& arguments);
@@ -35,6 +36,7 @@ struct Command {
   const char* name;
   const char* summary;
   ExitCode (*run)(const Arguments&);
+  bool shares_work = false;  // between the processes of an mpirun
 };
 
 // In the order in which they are usually needed.

@@ -7,11 +7,13 @@
 
 #include <cstdio>
 #include <new>
+#include <string>
 #include <string_view>
 
 #include "datasets/atomic_file.h"
 #include "experiments/commands.h"
 #include "experiments/host_machine.h"
+#include "experiments/processes.h"
 #include "experiments/version.h"
 
 namespace tq {
@@ -21,13 +23,14 @@ const std::vector<Command>& commands() {
       {"demo", "run the main job on the embedded sample, end to end", run_demo},
       {"inspect", "say what a capture holds, and check it", run_inspect},
       {"calibrate", "fit per-layer tables and alpha to a capture, judge them on held-out tokens",
-       run_calibrate},
+       run_calibrate, true},
+      {"merge", "put together what runs with --shard wrote", run_merge},
       {"eval", "measure what a codec or an artefact does to a capture", run_eval},
       {"ppl", "measure what a codec or an artefact does to a model's loss on a text", run_ppl},
       {"retrieval", "measure how often a model copies a value from far back under a codec", run_retrieval},
       {"sensitivity", "quantise one layer's keys or values at a time and rank them by harm", run_sensitivity},
       {"schedule", "choose codecs by layer for the least harm under a byte budget", run_schedule},
-      {"sweep", "measure every configuration of an INI file; goes on after a kill", run_sweep},
+      {"sweep", "measure every configuration of an INI file; goes on after a kill", run_sweep, true},
       {"compare", "say which results of a sweep or a bench differ from another's beyond their uncertainty",
        run_compare},
       {"plot", "draw a sweep (the Pareto front, layer by layer, curves of alpha) or a bench's attention",
@@ -77,7 +80,8 @@ void catch_interrupts() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
 }
 
-int fail(ExitCode code, std::string_view message) {
+int fail(ExitCode code, const std::string& message) {
+  fail_processes(code, message);
   fmt::print(stderr, "tq: {}\n", message);
   return static_cast<int>(code);
 }
@@ -93,7 +97,12 @@ int run(int argc, char** argv) {
     return static_cast<int>(ExitCode::done);
   }
   for (const Command& command : commands()) {
-    if (name == command.name) return static_cast<int>(command.run(Arguments(argv + 2, argv + argc)));
+    if (name != command.name) continue;
+    if (!command.shares_work && all_processes().size() > 1) {
+      throw UsageError("tq {} is one process; tq calibrate and tq sweep share their work among several",
+                       name);
+    }
+    return static_cast<int>(command.run(Arguments(argv + 2, argv + argc)));
   }
   throw UsageError("there is no command '{}'; see tq --help", name);
 }
@@ -111,6 +120,7 @@ int main(int argc, char** argv) {
   tq::catch_interrupts();
   int code;
   try {
+    tq::join_processes();
     code = tq::run(argc, argv);
   } catch (const tq::Error& error) {
     code = tq::fail(error.exit_code(), error.what());
@@ -123,5 +133,6 @@ int main(int argc, char** argv) {
   if (std::fflush(stdout) != 0 && code == 0) {
     code = tq::fail(tq::ExitCode::system, "stdout: cannot write the result");
   }
+  tq::leave_processes();
   return code;
 }

@@ -158,4 +158,13 @@ Json gate_json(const Artefact& artefact) {
           {"held_out_tokens", artefact.provenance.held_out_tokens}};
 }
 
+void print_calibration(const Artefact& artefact, const std::string& out, bool json) {
+  if (json) {
+    fmt::print("{}\n", gate_json(artefact).dump(2));
+  } else {
+    fmt::print("{}\nwrote {} (fitted on {} tokens, judged on {})\n", gate_table(artefact), out,
+               artefact.provenance.fit_tokens, artefact.provenance.held_out_tokens);
+  }
+}
+
 }  // namespace tq

@@ -16,5 +16,7 @@ nlohmann::ordered_json report_json(const CaptureReport& report);
 // What calibration decided, layer by layer.
 std::string gate_table(const Artefact& artefact);
 nlohmann::ordered_json gate_json(const Artefact& artefact);
+// One of the two on stdout, the table with where the artefact was written.
+void print_calibration(const Artefact& artefact, const std::string& out, bool json);
 
 }  // namespace tq

@@ -285,21 +285,28 @@ LayerArtefact read_layer(const Object& group) {
 
 }  // namespace
 
-Artefact read_artefact(const std::string& path) {
-  const hdf5::File file = hdf5::open_for_reading(path);
-  const Object& root = file.root();
-  if (!hdf5::has_attribute(root, "format") ||
-      hdf5::read_string_attribute(root, "format") != kArtefactFormat) {
-    throw InputError("{}: not an artefact: the attribute 'format' is not '{}'", root.where(),
-                     kArtefactFormat);
+Artefact read_contents(const Object& root, const std::string& path, std::string_view format,
+                       std::initializer_list<std::string_view> more) {
+  const std::string found =
+      hdf5::has_attribute(root, "format") ? hdf5::read_string_attribute(root, "format") : "";
+  if (found == kShardFormat && format == kArtefactFormat) {
+    throw InputError("{}: is one shard of a calibration; tq merge makes an artefact of all of them",
+                     root.where());
+  }
+  if (found != format) {
+    throw InputError("{}: not {}: the attribute 'format' is not '{}'", root.where(),
+                     format == kArtefactFormat ? "an artefact" : "a shard of a calibration", format);
   }
   const std::int64_t version = hdf5::read_int64_attribute(root, "format_version");
   if (version != kArtefactVersion) {
     throw InputError("{}: format_version {} is unknown; this program reads {}", root.where(), version,
                      kArtefactVersion);
   }
-  require_attributes(root, {"format", "format_version", "codec", "num_layers", "num_q_heads", "key_basis",
-                            "softmax_scale", "recent_window", "first_tokens", "sha256"});
+  std::set<std::string> attributes{"format",       "format_version", "codec",         "num_layers",
+                                   "num_q_heads",  "key_basis",      "softmax_scale", "recent_window",
+                                   "first_tokens", "sha256"};
+  attributes.insert(more.begin(), more.end());
+  require_attributes(root, attributes);
   require_children(root, {"provenance", "rotations", "sketches", "layers"});
 
   Artefact artefact;
@@ -332,6 +339,11 @@ Artefact read_artefact(const std::string& path) {
                      root.where());
   }
   return artefact;
+}
+
+Artefact read_artefact(const std::string& path) {
+  const hdf5::File file = hdf5::open_for_reading(path);
+  return read_contents(file.root(), path, kArtefactFormat);
 }
 
 }  // namespace tq

@@ -144,8 +144,10 @@ void write_provenance(const Object& root, const Provenance& provenance) {
   hdf5::write_attribute(group, "held_out_tokens", provenance.held_out_tokens);
 }
 
-void write_contents(const Object& root, const Artefact& artefact) {
-  hdf5::write_attribute(root, "format", kArtefactFormat);
+}  // namespace
+
+void write_contents(const Object& root, const Artefact& artefact, std::string_view format) {
+  hdf5::write_attribute(root, "format", format);
   hdf5::write_attribute(root, "format_version", kArtefactVersion);
   hdf5::write_attribute(root, "codec", std::string_view(describe_codec(artefact)));
   hdf5::write_attribute(root, "num_layers", static_cast<std::int64_t>(artefact.layers.size()));
@@ -181,14 +183,12 @@ void write_contents(const Object& root, const Artefact& artefact) {
   }
 }
 
-}  // namespace
-
 void write_artefact(const Artefact& artefact, const std::string& path) {
   validate(artefact, path);
   AtomicFile output(path);
   {
     hdf5::File file = hdf5::create_for_writing(output.temporary(), path);
-    write_contents(file.root(), artefact);
+    write_contents(file.root(), artefact, kArtefactFormat);
     file.close();
   }
   output.commit();

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -13,15 +12,16 @@
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 #include "experiments/cuda_backend.h"
+#include "experiments/processes.h"
 #include "experiments/progress_bar.h"
+#include "experiments/shard_option.h"
 #include "experiments/sweep/backends.h"
 #include "experiments/sweep/capacity.h"
-#include "experiments/sweep/fused_attention.h"
 #include "experiments/sweep/fused_output.h"
-#include "experiments/sweep/model_source.h"
+#include "experiments/sweep/hand_out.h"
+#include "experiments/sweep/measurer.h"
 #include "experiments/sweep/ordered_jobs.h"
 #include "experiments/sweep/perplexity_output.h"
-#include "experiments/sweep/result_line.h"
 #include "experiments/sweep/result_log.h"
 #include "experiments/sweep/run_manifest.h"
 #include "experiments/sweep/summary.h"
@@ -42,13 +42,17 @@ void add_options(CommandLine& line) {
              "where results.jsonl, timings.jsonl and manifest.json go")(
       "resume", po::bool_switch(), "go on in a DIR that holds a sweep: measure what it lacks")(
       "jobs", po::value<int>()->value_name("N"),
-      "configurations at a time, by default one a core; the results do not depend on it")(
+      "configurations at a time in each process, by default one a core; the results do not depend on it")(
       "dry-run", po::bool_switch(), "list the configurations, and what of them DIR lacks")(
       "json", po::bool_switch(), "result lines instead of a table (with --dry-run: configurations)")(
       "set", po::value<TextList>()->composing()->value_name("AXIS=V,..."),
       "values of an axis instead of the file's; may be repeated")(
       "exclude", po::value<TextList>()->composing()->value_name("RULE"),
       "leave out combinations, as in: key-mode=prod & key-bits=1,2; may be repeated");
+  add_shard_option(
+      line,
+      "measure every Nth configuration from the Ith on, into a DIR of its own; tq merge makes one "
+      "DIR of all N, with the results of a sweep without --shard byte for byte");
   for (const AxisInfo& axis : axes()) {
     line.add()(axis.name, po::value<std::string>()->value_name("V,..."),
                fmt::format("axis: {} [{}]", axis.help, axis.default_value).c_str());
@@ -111,32 +115,9 @@ const DeviceInfo* gpu_for(const SweepPlan& plan, const std::map<std::string, std
   return needed ? &default_gpu().device().info() : nullptr;
 }
 
-struct Measured {
-  std::string line;
-  Timing timing;
-};
-
-// `source`, `model`: null for what is not measured on such. Without the seconds.
-Measured measured(const Configuration& configuration, const DataSource* source, const ModelSource* model,
-                  const Progress& progress) {
-  if (source != nullptr) {
-    const CacheBackend& backend = cache_backend(configuration.point[Axis::backend]);
-    const CaptureReport report = source->measure(configuration.codec, backend, progress);
-    return {result_line(configuration, report),
-            {.keys = report.overall.key_times, .values = report.overall.value_times}};
-  }
-  if (configuration.perplexity) {
-    return {perplexity_line(configuration, measure_perplexity(configuration, *model, progress)), {}};
-  }
-  std::string line = configuration.capacity ? capacity_line(configuration)
-                                            : fused_line(configuration, measure_fused(configuration));
-  progress(configuration.work);
-  return {std::move(line), {}};
-}
-
 // Measures `todo` and appends the lines; reports what it does to the terminal's bar or to the log.
-void measure(const std::vector<const Configuration*>& todo, int jobs, const std::string& folder,
-             std::size_t run, ResultLog& log) {
+void measure(const std::vector<const Configuration*>& todo, const std::vector<Worker>& workers,
+             const std::string& folder, std::size_t run, ResultLog& log) {
   const std::string timings_path = (std::filesystem::path(folder) / kTimingsFile).string();
   std::ofstream timings(timings_path, std::ios::app);
   std::size_t work = 0;
@@ -144,21 +125,22 @@ void measure(const std::vector<const Configuration*>& todo, int jobs, const std:
   const bool terminal = isatty(STDERR_FILENO) != 0;
   ProgressBar bar("sweeping", work);
   std::mutex bar_mutex;
-  DataSources sources(omp_get_max_threads());
-  ModelSources models(omp_get_max_threads());
+  const Progress progress = [&](std::size_t vectors) {
+    const std::lock_guard lock(bar_mutex);
+    bar.advance(vectors);
+  };
+  const int cores = omp_get_max_threads();
+  const auto own = std::count_if(workers.begin(), workers.end(), [](const Worker& w) { return w.rank == 0; });
+  Measurer measurer(cores);
   run_in_order(
-      todo.size(), jobs,
-      [&](std::size_t index) {
-        const Configuration& configuration = *todo[index];
-        const auto source = configuration.has_data() ? sources.get(configuration.data) : nullptr;
-        const auto model = configuration.perplexity ? models.get(configuration) : nullptr;
-        const auto begin = std::chrono::steady_clock::now();
-        Measured result = measured(configuration, source.get(), model.get(), [&](std::size_t vectors) {
-          const std::lock_guard lock(bar_mutex);
-          bar.advance(vectors);
-        });
-        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-        result.timing.seconds = seconds.count();
+      todo.size(), workers.size(),
+      [&](std::size_t index, std::size_t worker) {
+        if (workers[worker].rank == 0) {
+          omp_set_num_threads(std::max(1, cores / static_cast<int>(own)));
+          return measurer.measure(*todo[index], progress);
+        }
+        Measured result = measure_at(workers[worker], *todo[index]);
+        progress(todo[index]->work);
         return result;
       },
       [&](std::size_t index, const Measured& measured) {
@@ -171,6 +153,26 @@ void measure(const std::vector<const Configuration*>& todo, int jobs, const std:
                        measured.timing.seconds);
         }
       });
+}
+
+// Leaves the shard's configurations in the plan, and returns what the manifest says of it: null of all.
+nlohmann::ordered_json take_shard(const Shard& shard, SweepPlan& plan) {
+  if (shard.count == 1) return nullptr;
+  const std::size_t all = plan.configurations.size(), count = static_cast<std::size_t>(shard.count);
+  if (count > all) {
+    throw UsageError("--shard {}/{}: the sweep has {} configurations, and no more shards than that",
+                     shard.index + 1, shard.count, all);
+  }
+  nlohmann::ordered_json entry{{"index", shard.index + 1},
+                               {"count", shard.count},
+                               {"configurations", all},
+                               {"plan_sha256", plan_digest(plan)}};
+  std::vector<Configuration> own;
+  for (std::size_t i = static_cast<std::size_t>(shard.index); i < all; i += count) {
+    own.push_back(std::move(plan.configurations[i]));
+  }
+  plan.configurations = std::move(own);
+  return entry;
 }
 
 std::string command_line_of(const Arguments& arguments) {
@@ -195,7 +197,8 @@ ExitCode run_sweep(const Arguments& arguments) {
     throw UsageError("--jobs {} is out of range: 1 to {}", most_jobs, kMostJobs);
   InputCatalogue inputs;
   if (line.get<bool>("dry-run")) {
-    const SweepPlan plan = read_plan(line, inputs);
+    SweepPlan plan = read_plan(line, inputs);
+    take_shard(read_shard_option(line), plan);
     print_plan(
         plan,
         line.given("out") ? read_results(line.get<std::string>("out")) : std::map<std::string, std::string>(),
@@ -203,7 +206,14 @@ ExitCode run_sweep(const Arguments& arguments) {
     return ExitCode::done;
   }
   const std::string& folder = line.required("out");
-  const SweepPlan plan = read_plan(line, inputs);
+  SweepPlan plan = read_plan(line, inputs);
+  const nlohmann::ordered_json shard = take_shard(read_shard_option(line), plan);
+  const ProcessGroup& processes = all_processes();
+  require_same_plan(processes, plan);
+  if (processes.rank() != 0) {
+    serve(processes.rank(), share_workers(processes, most_jobs, 0), plan);
+    return ExitCode::done;
+  }
   const bool resume = line.get<bool>("resume");
   const DeviceInfo* gpu = gpu_for(plan, resume ? read_results(folder) : std::map<std::string, std::string>());
   ResultLog log(folder, resume);
@@ -211,14 +221,15 @@ ExitCode run_sweep(const Arguments& arguments) {
   for (const Configuration& configuration : plan.configurations) {
     if (!log.lines().contains(configuration.key)) todo.push_back(&configuration);
   }
-  const int jobs =
-      static_cast<int>(std::clamp<std::size_t>(todo.size(), 1, static_cast<std::size_t>(most_jobs)));
-  RunManifest manifest(folder, command_line_of(arguments), plan, inputs, jobs, gpu);
+  const std::vector<Worker> workers = share_workers(processes, most_jobs, todo.size());
+  RunManifest manifest(folder, command_line_of(arguments), plan, inputs,
+                       {std::max<std::size_t>(1, workers.size()), processes.size(), shard}, gpu);
   if (resume) {
     spdlog::info("{} of {} configurations are done", plan.configurations.size() - todo.size(),
                  plan.configurations.size());
   }
-  measure(todo, jobs, folder, manifest.run(), log);
+  measure(todo, workers, folder, manifest.run(), log);
+  release(workers);
   manifest.finish(todo.size());
   const FusedSummary fused = fused_summary(plan, log.lines());
   if (line.get<bool>("json")) {

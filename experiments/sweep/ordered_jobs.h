@@ -1,8 +1,5 @@
 #pragma once
 
-#include <omp.h>
-
-#include <algorithm>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
@@ -14,12 +11,12 @@
 
 namespace tq {
 
-// Calls work(i) for i = 0 .. count - 1, `jobs` at a time on threads of their own that share the machine's
-// cores, and deliver(i, result) on the calling thread in the order of i, whatever order the work ends in. The
-// first exception, in that order, ends it and is thrown here; all before it are delivered.
+// Calls work(i, worker) for i = 0 .. count - 1, each on the next free one of `workers` threads of their own,
+// and deliver(i, result) on the calling thread in the order of i, whatever order the work ends in. The first
+// exception, in that order, ends it and is thrown here; all before it are delivered.
 template <typename Work, typename Deliver>
-void run_in_order(std::size_t count, int jobs, const Work& work, const Deliver& deliver) {
-  using Result = decltype(work(std::size_t{}));
+void run_in_order(std::size_t count, std::size_t workers, const Work& work, const Deliver& deliver) {
+  using Result = decltype(work(std::size_t{}, std::size_t{}));
   struct Outcome {
     Result result{};
     std::exception_ptr failure;
@@ -29,9 +26,7 @@ void run_in_order(std::size_t count, int jobs, const Work& work, const Deliver& 
   std::map<std::size_t, Outcome> outcomes;
   std::size_t next = 0;
 
-  const int threads = std::max(1, omp_get_max_threads() / jobs);
-  const auto worker = [&] {
-    omp_set_num_threads(threads);
+  const auto run = [&](std::size_t worker) {
     for (;;) {
       std::size_t index;
       {
@@ -41,7 +36,7 @@ void run_in_order(std::size_t count, int jobs, const Work& work, const Deliver& 
       }
       Outcome outcome;
       try {
-        outcome.result = work(index);
+        outcome.result = work(index, worker);
       } catch (...) {
         outcome.failure = std::current_exception();
       }
@@ -61,9 +56,9 @@ void run_in_order(std::size_t count, int jobs, const Work& work, const Deliver& 
       next = count;
     }
   };
-  std::vector<std::jthread> workers;  // joined last, after they were told to stop
+  std::vector<std::jthread> threads;  // joined last, after they were told to stop
   const StopOnExit stop{mutex, next, count};
-  for (int i = 0; i < jobs; ++i) workers.emplace_back(worker);
+  for (std::size_t i = 0; i < workers; ++i) threads.emplace_back(run, i);
   for (std::size_t index = 0; index < count; ++index) {
     std::unique_lock lock(mutex);
     done.wait(lock, [&] { return outcomes.contains(index); });

@@ -42,7 +42,7 @@ Contents parse(const std::string& path, const std::string& text) {
     std::string line = text.substr(contents.whole, end - contents.whole);
     if (!is_result_line(line))
       throw InputError("{}: line {} is no result of a sweep; nothing was changed", path, number);
-    std::string key = line.substr(kLineStart.size(), kKeyDigits);
+    std::string key = key_of(line);
     if (!contents.lines.emplace(std::move(key), std::move(line)).second) {
       throw InputError("{}: line {} repeats the key of an earlier one; nothing was changed", path, number);
     }
@@ -85,6 +85,8 @@ void sync_folder(const std::string& folder) {
 }
 
 }  // namespace
+
+std::string key_of(const std::string& line) { return line.substr(kLineStart.size(), kKeyDigits); }
 
 std::map<std::string, std::string> read_results(const std::string& folder) {
   const std::string path = (fs::path(folder) / kResultsFile).string();

@@ -15,6 +15,9 @@ inline constexpr char kManifestFile[] = "manifest.json";
 // its newline was cut by a kill, and is left out. Throws InputError for what no sweep has written.
 std::map<std::string, std::string> read_results(const std::string& folder);
 
+// Of a line that read_results() has checked.
+std::string key_of(const std::string& line);
+
 // FOLDER/results.jsonl while this process alone appends to it. A line is one write, then fsync: after a kill
 // at any moment the file is a sequence of whole lines and at most one cut line, which the next ResultLog
 // drops.

@@ -51,7 +51,7 @@ Json gpu_json(const DeviceInfo* gpu) {
 }
 
 Json begun_run(const std::string& command_line, const SweepPlan& plan, const InputCatalogue& catalogue,
-               int jobs, const DeviceInfo* gpu) {
+               const RunShape& shape, const DeviceInfo* gpu) {
   std::set<std::uint64_t> seeds;
   std::set<std::string> backends;
   for (const Configuration& configuration : plan.configurations) {
@@ -71,7 +71,9 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Inp
           {"cpu", cpu_model()},
           {"simd_target", simd_target()},
           {"threads", omp_get_max_threads()},
-          {"jobs", jobs},
+          {"jobs", shape.jobs},
+          {"processes", shape.processes},
+          {"shard", shape.shard},
           {"backends", backends},
           {"gpu", gpu_json(gpu)},
           {"libraries", library_versions()},
@@ -87,7 +89,7 @@ Json begun_run(const std::string& command_line, const SweepPlan& plan, const Inp
 }  // namespace
 
 RunManifest::RunManifest(const std::string& folder, const std::string& command_line, const SweepPlan& plan,
-                         const InputCatalogue& catalogue, int jobs, const DeviceInfo* gpu)
+                         const InputCatalogue& catalogue, const RunShape& shape, const DeviceInfo* gpu)
     : path_((std::filesystem::path(folder) / kManifestFile).string()),
       begin_(std::chrono::steady_clock::now()) {
   if (std::ifstream file(path_); file) {
@@ -103,7 +105,7 @@ RunManifest::RunManifest(const std::string& folder, const std::string& command_l
          "95 %: 1.96 standard errors, over vectors or over queries to the same vectors, of one seed"},
         {"runs", Json::array()}};
   }
-  manifest_["runs"].push_back(begun_run(command_line, plan, catalogue, jobs, gpu));
+  manifest_["runs"].push_back(begun_run(command_line, plan, catalogue, shape, gpu));
   write_file_atomically(path_, manifest_.dump(2) + "\n");
 }
 

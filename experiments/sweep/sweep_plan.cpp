@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/sha256.h"
 
 namespace tq {
 namespace {
@@ -74,6 +75,12 @@ SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
     while (digit > 0 && ++at[digit - 1] == values[digit - 1].size()) at[--digit] = 0;
     if (digit == 0) return plan;
   }
+}
+
+std::string plan_digest(const SweepPlan& plan) {
+  std::string keys;
+  for (const Configuration& configuration : plan.configurations) keys += configuration.key;
+  return sha256_hex(keys);
 }
 
 }  // namespace tq

@@ -22,6 +22,9 @@ struct SweepPlan {
   std::size_t excluded = 0, repeated = 0;     // points of the product that were left out
 };
 
+// SHA-256 of the configurations' keys, in their order.
+std::string plan_digest(const SweepPlan& plan);
+
 // The product of the axes' values, in the order of enum Axis, less what the rules exclude. Throws UsageError
 // as configure() does.
 SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
