@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "datasets/trust.h"
+
 namespace tq {
 
 enum class Tensor { k, v, q, k_residual };
@@ -36,7 +38,7 @@ struct CaptureInfo {
 // before it is checked against the storage.
 class CaptureReader {
  public:
-  explicit CaptureReader(const std::string& path);
+  explicit CaptureReader(const std::string& path, Trust trust = Trust::none);
   ~CaptureReader();
   CaptureReader(CaptureReader&&) noexcept;
   CaptureReader& operator=(CaptureReader&&) noexcept;

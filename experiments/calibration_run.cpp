@@ -14,9 +14,9 @@
 
 namespace tq {
 
-Artefact run_calibration(const std::string& capture_path, const CalibrationOptions& options,
+Artefact run_calibration(const std::string& capture_path, Trust trust, const CalibrationOptions& options,
                          const std::string& command_line) {
-  CaptureReader capture(capture_path);
+  CaptureReader capture(capture_path, trust);
   const CaptureInfo& info = capture.info();
   if (info.query_tokens == 0) {
     spdlog::warn("{}: no queries captured; tables are judged by cosine, which misleads: capture q as well",

@@ -7,6 +7,7 @@
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 #include "experiments/report_output.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -38,6 +39,7 @@ ExitCode run_calibrate(const Arguments& arguments) {
       "holdout", po::value<std::string>()->default_value("tail")->value_name("HOW"),
       "tokens that judge: tail (second half) or blocks (every other block of 128)")(
       "json", po::bool_switch(), "JSON instead of a table");
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
   const CodecOptions codec = read_codec_options(line);
   const CalibrationOptions options{codec.key,
@@ -52,8 +54,8 @@ ExitCode run_calibrate(const Arguments& arguments) {
   refuse_overwriting(capture, out);
   // Fails here, not after the work, where the artefact could not be written.
   { const AtomicFile writable(out); }
-  const Artefact artefact =
-      run_calibration(capture, options, fmt::format("tq calibrate {}", fmt::join(arguments, " ")));
+  const Artefact artefact = run_calibration(capture, read_trust(line), options,
+                                            fmt::format("tq calibrate {}", fmt::join(arguments, " ")));
   write_artefact(artefact, out);
   if (line.get<bool>("json")) {
     fmt::print("{}\n", gate_json(artefact).dump(2));

@@ -27,6 +27,7 @@
 #include "experiments/sweep/summary.h"
 #include "experiments/sweep/sweep_plan.h"
 #include "experiments/sweep/timings.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -135,7 +136,7 @@ Measured measured(const Configuration& configuration, const DataSource* source, 
 }
 
 // Measures `todo` and appends the lines; reports what it does to the terminal's bar or to the log.
-void measure(const std::vector<const Configuration*>& todo, int jobs, const std::string& folder,
+void measure(const std::vector<const Configuration*>& todo, int jobs, Trust trust, const std::string& folder,
              std::size_t run, ResultLog& log) {
   const std::string timings_path = (std::filesystem::path(folder) / kTimingsFile).string();
   std::ofstream timings(timings_path, std::ios::app);
@@ -144,7 +145,7 @@ void measure(const std::vector<const Configuration*>& todo, int jobs, const std:
   const bool terminal = isatty(STDERR_FILENO) != 0;
   ProgressBar bar("sweeping", work);
   std::mutex bar_mutex;
-  DataSources sources(omp_get_max_threads());
+  DataSources sources(omp_get_max_threads(), trust);
   ModelSources models(omp_get_max_threads());
   run_in_order(
       todo.size(), jobs,
@@ -188,12 +189,13 @@ ExitCode run_sweep(const Arguments& arguments) {
       "excluded",
       "tq sweep --config sweep.ini --out sweep-results");
   add_options(line);
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
   const int most_jobs =
       line.given("jobs") ? line.get<int>("jobs") : std::min(kMostJobs, omp_get_max_threads());
   if (most_jobs < 1 || most_jobs > kMostJobs)
     throw UsageError("--jobs {} is out of range: 1 to {}", most_jobs, kMostJobs);
-  InputCatalogue inputs;
+  InputCatalogue inputs(read_trust(line));
   if (line.get<bool>("dry-run")) {
     const SweepPlan plan = read_plan(line, inputs);
     print_plan(
@@ -218,7 +220,7 @@ ExitCode run_sweep(const Arguments& arguments) {
     spdlog::info("{} of {} configurations are done", plan.configurations.size() - todo.size(),
                  plan.configurations.size());
   }
-  measure(todo, jobs, folder, manifest.run(), log);
+  measure(todo, jobs, read_trust(line), folder, manifest.run(), log);
   manifest.finish(todo.size());
   const FusedSummary fused = fused_summary(plan, log.lines());
   if (line.get<bool>("json")) {

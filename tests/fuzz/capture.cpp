@@ -3,7 +3,7 @@
 
 #include "core/error.h"
 #include "datasets/capture.h"
-#include "tests/fuzz/memory_file.h"
+#include "tests/fuzz/input_file.h"
 
 namespace {
 
@@ -30,10 +30,10 @@ void read_everything(tq::CaptureReader& capture) {
 
 }  // namespace
 
-// A capture, opened as commands open it and read to its end.
+// A capture, opened as commands open it, but in this process, and read to its end.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {
-    tq::CaptureReader capture(tq::fuzz::file_of(data, size));
+    tq::CaptureReader capture(tq::fuzz::file_of(data, size), tq::Trust::full);
     read_everything(capture);
   } catch (const tq::InputError&) {
   }

@@ -7,7 +7,7 @@
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
 #include "experiments/sweep/sweep_plan.h"
-#include "tests/fuzz/memory_file.h"
+#include "tests/fuzz/input_file.h"
 
 namespace tq {
 
@@ -50,7 +50,7 @@ void read_sweep(const CommandLine& line) {
       !std::all_of(models.begin(), models.end(), none) || !std::all_of(texts.begin(), texts.end(), none)) {
     return;
   }
-  InputCatalogue inputs;
+  InputCatalogue inputs(Trust::full);
   plan_sweep(values, rules, inputs);
 }
 

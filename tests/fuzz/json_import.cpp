@@ -2,7 +2,7 @@
 
 #include "calibration/artefact/import.h"
 #include "core/error.h"
-#include "tests/fuzz/memory_file.h"
+#include "tests/fuzz/input_file.h"
 
 namespace {
 
