@@ -31,8 +31,8 @@ constexpr rlim_t kSecondsAMessage = 5;
 constexpr int kSocket = 3;                                    // in the child
 constexpr std::uint32_t kMostBytes = std::uint32_t{1} << 27;  // of a message; a reader's lists have fewer
 
-bool send_bytes(int socket, const void* data, std::size_t size) {
-  for (const char* at = static_cast<const char*>(data); size > 0;) {
+bool send_bytes(int socket, const char* at, std::size_t size) {
+  while (size > 0) {
     const ssize_t sent = ::send(socket, at, size, MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) return false;
@@ -53,9 +53,12 @@ bool receive_bytes(int socket, void* data, std::size_t size) {
   return true;
 }
 
+// In one piece, which wakes the other side once.
 bool send_message(int socket, const std::string& message) {
   const std::uint32_t size = static_cast<std::uint32_t>(message.size());
-  return send_bytes(socket, &size, sizeof size) && send_bytes(socket, message.data(), message.size());
+  std::string bytes(reinterpret_cast<const char*>(&size), sizeof size);
+  bytes += message;
+  return send_bytes(socket, bytes.data(), bytes.size());
 }
 
 // False where the other side is gone.
@@ -148,13 +151,11 @@ void confine() {
   filter_system_calls();
 }
 
-// From now on, of processor time.
-void limit_next_message() {
+// From now on, of processor time; the hard limit stays.
+void limit_next_message(rlim_t hard) {
   timespec used{};
-  rlimit seconds{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-  getrlimit(RLIMIT_CPU, &seconds);
-  seconds.rlim_cur = std::min(static_cast<rlim_t>(used.tv_sec) + 1 + kSecondsAMessage, seconds.rlim_max);
+  const rlimit seconds{std::min(static_cast<rlim_t>(used.tv_sec) + 1 + kSecondsAMessage, hard), hard};
   setrlimit(RLIMIT_CPU, &seconds);
 }
 
@@ -166,10 +167,12 @@ void limit_next_message() {
   } catch (const SystemError& error) {
     message = error.what();
   }
+  rlimit seconds{};
+  getrlimit(RLIMIT_CPU, &seconds);
   // Once it is confined it says so, by an empty message.
   bool served = send_message(kSocket, message) && message.empty();
   while (served && receive_message(kSocket, message)) {
-    limit_next_message();
+    limit_next_message(seconds.rlim_max);
     served = send_message(kSocket, answer(message));
   }
   _exit(0);
