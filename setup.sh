@@ -28,7 +28,7 @@ TEXT
 # libboost-program-options-dev brings all of Boost's headers, Boost.Math's among them.
 readonly build_packages=(
   g++ cmake ninja-build
-  libeigen3-dev libboost-program-options-dev libhdf5-dev libdeflate-dev doctest-dev nlohmann-json3-dev libfmt-dev
+  libeigen3-dev libboost-program-options-dev libhdf5-dev libdeflate-dev libseccomp-dev doctest-dev nlohmann-json3-dev libfmt-dev
   libspdlog-dev libhwy-dev
 )
 # The trusted other side of the tests of file formats; gnuplot draws for `tq plot`, and only there is it needed; with

@@ -1,5 +1,6 @@
 #include "core/sha256.h"
 
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -58,11 +59,17 @@ __attribute__((target("sha,sse4.1"))) void compress_with_sha_instructions(std::a
   _mm_storeu_si128(reinterpret_cast<__m128i*>(state.data() + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
+// By CPUID's leaf 7, since clang 14's __builtin_cpu_supports() does not know them.
+bool has_sha_instructions() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (ebx & bit_SHA) != 0;
+}
+
 }  // namespace
 
 void Sha256::compress(const std::uint8_t* block) {
-  static const bool has_sha_instructions = __builtin_cpu_supports("sha") != 0;
-  if (has_sha_instructions) return compress_with_sha_instructions(state_, block);
+  static const bool with_sha_instructions = has_sha_instructions();
+  if (with_sha_instructions) return compress_with_sha_instructions(state_, block);
   std::array<std::uint32_t, 64> w;
   for (std::size_t t = 0; t < 16; ++t) w[t] = big_endian(block + 4 * t);
   for (std::size_t t = 16; t < 64; ++t) {

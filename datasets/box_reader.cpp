@@ -15,7 +15,6 @@
 namespace tq::hdf5 {
 namespace {
 
-constexpr std::size_t kMaxStoredInFlight = std::size_t{64} << 20;
 constexpr std::size_t kMaxDecodedInFlight = std::size_t{512} << 20;
 // Less than this is decoded sooner than one more thread wakes.
 constexpr std::size_t kWorthThread = std::size_t{1} << 18;
@@ -123,78 +122,50 @@ void swap_bytes(std::byte* data, std::size_t count, std::size_t element_bytes) {
 
 }  // namespace
 
-BoxReader::BoxReader(const Object& dataset, std::size_t cache_bytes)
-    : extents_(extents_of(dataset)), cache_bytes_(cache_bytes) {
-  const Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  const Handle creation(H5Dget_create_plist(dataset.id()), H5Pclose);
-  element_bytes_ = H5Tget_size(type.get());
-  const H5T_order_t order = H5Tget_order(type.get());
-  swapped_ = element_bytes_ > 1 && order != H5Tget_order(H5T_NATIVE_FLOAT);
-  if (H5Pget_layout(creation.get()) != H5D_CHUNKED) return;
-  hsize_t sizes[H5S_MAX_RANK];
-  const int rank = H5Pget_chunk(creation.get(), H5S_MAX_RANK, sizes);
-  chunk_.assign(sizes, sizes + rank);
-  chunk_bytes_ = element_bytes_ * product(chunk_);
-  const int count = H5Pget_nfilters(creation.get());
-  for (int i = 0; i < count; ++i) {
-    unsigned flags = 0, config = 0, values[8] = {};
-    std::size_t length = std::size(values);
-    const H5Z_filter_t id = H5Pget_filter2(creation.get(), static_cast<unsigned>(i), &flags, &length, values,
-                                           0, nullptr, &config);
-    filters_.push_back({id, id == H5Z_FILTER_SHUFFLE && length > 0 ? values[0] : element_bytes_});
-    if (filters_.back().element_bytes == 0) {
-      throw InputError("{}: is shuffled by elements of 0 bytes; the file is damaged", dataset.where());
-    }
-  }
-}
+BoxReader::BoxReader(InputDataset dataset, std::size_t cache_bytes)
+    : dataset_(std::move(dataset)),
+      element_bytes_(dataset_.info().element_bytes),
+      chunk_(dataset_.info().chunk),
+      chunk_bytes_(element_bytes_ * product(chunk_)),
+      cache_bytes_(cache_bytes) {}
 
-void BoxReader::read(const Object& dataset, const Extents& start, const Extents& count, std::byte* out) {
+void BoxReader::read(const Extents& start, const Extents& count, std::byte* out) {
   if (product(count) == 0) return;
-  chunk_.empty() ? read_with_hdf5(dataset, start, count, out) : read_chunks(dataset, start, count, out);
-  if (swapped_) swap_bytes(out, product(count), element_bytes_);
+  chunk_.empty() ? read_pieces(start, count, out) : read_chunks(start, count, out);
+  const bool swapped = dataset_.info().big_endian != (std::endian::native == std::endian::big);
+  if (swapped) swap_bytes(out, product(count), element_bytes_);
 }
 
-// Contiguous and compact data go through no filter. The type in memory is the file's own: bytes as they are.
-void BoxReader::read_with_hdf5(const Object& dataset, const Extents& start, const Extents& count,
-                               std::byte* out) const {
-  const std::vector<hsize_t> from(start.begin(), start.end()), size(count.begin(), count.end());
-  const Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  const Handle space(H5Dget_space(dataset.id()), H5Sclose);
-  // A scalar has no axes to select along.
-  const Handle memory(size.empty() ? H5Screate(H5S_SCALAR)
-                                   : H5Screate_simple(static_cast<int>(size.size()), size.data(), nullptr),
-                      H5Sclose);
-  const bool selected = size.empty() || H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, from.data(), nullptr,
-                                                            size.data(), nullptr) >= 0;
-  if (!selected || H5Dread(dataset.id(), type.get(), memory.get(), space.get(), H5P_DEFAULT, out) < 0) {
-    throw InputError("{}: cannot read the data ({}); the file is damaged", dataset.where(),
-                     take_error_stack());
+// Data without chunks, in halves until a piece is small enough. Axes before the one that is cut have one
+// element, so that the halves lie one after the other.
+void BoxReader::read_pieces(const Extents& start, const Extents& count, std::byte* out) const {
+  const std::size_t bytes = element_bytes_ * product(count);
+  if (bytes <= Storage::kMostBytesAtOnce) {
+    const std::span<const std::byte> piece = dataset_.read_box(start, count);
+    if (piece.size() != bytes)
+      throw InputError("{}: cannot read the data; the file is damaged", dataset_.where());
+    std::memcpy(out, piece.data(), bytes);
+    return;
   }
+  std::size_t axis = 0;
+  while (count[axis] == 1) ++axis;
+  Extents first = count, second = count, middle = start;
+  first[axis] = count[axis] / 2;
+  second[axis] -= first[axis];
+  middle[axis] += first[axis];
+  read_pieces(start, first, out);
+  read_pieces(middle, second, out + element_bytes_ * product(first));
 }
 
-void BoxReader::read_chunks(const Object& dataset, const Extents& start, const Extents& count,
-                            std::byte* out) {
+void BoxReader::read_chunks(const Extents& start, const Extents& count, std::byte* out) {
   const std::size_t rank = chunk_.size();
-  // The chunks that overlap the box, in the order of the file.
-  std::vector<Extents> wanted;
-  Extents first(rank), at(rank);
-  for (std::size_t a = 0; a < rank; ++a) at[a] = first[a] = start[a] / chunk_[a] * chunk_[a];
-  for (bool more = true; more;) {
-    wanted.push_back(at);
-    more = false;
-    for (std::size_t a = rank; a-- > 0 && !more;) {
-      at[a] += chunk_[a];
-      more = at[a] < start[a] + count[a];
-      if (!more) at[a] = first[a];
-    }
-  }
-
+  const Extents& extents = dataset_.info().extents;
   Cache kept;
   std::size_t kept_bytes = 0;
   // Whether the next read may want the rest of this chunk.
   const auto in_part = [&](const Extents& place) {
     for (std::size_t a = 0; a < rank; ++a) {
-      const std::size_t end = std::min(place[a] + chunk_[a], extents_[a]);
+      const std::size_t end = std::min(place[a] + chunk_[a], extents[a]);
       if (place[a] < start[a] || end > start[a] + count[a]) return true;
     }
     return false;
@@ -205,21 +176,38 @@ void BoxReader::read_chunks(const Object& dataset, const Extents& start, const E
     kept.emplace(place, std::move(bytes));
   };
 
+  // The chunks that overlap the box and are not at hand, in the order of the file.
+  std::vector<Extents> wanted;
+  Extents first(rank), at(rank);
+  for (std::size_t a = 0; a < rank; ++a) at[a] = first[a] = start[a] / chunk_[a] * chunk_[a];
+  for (bool more = true; more;) {
+    if (const auto cached = cache_.find(at); cached != cache_.end()) {
+      copy_overlap(cached->second.data(), at, start, count, out);
+      keep(at, std::move(cached->second));
+    } else {
+      wanted.push_back(at);
+    }
+    more = false;
+    for (std::size_t a = rank; a-- > 0 && !more;) {
+      at[a] += chunk_[a];
+      more = at[a] < start[a] + count[a];
+      if (!more) at[a] = first[a];
+    }
+  }
+
   const std::size_t threads = std::clamp<std::size_t>(kMaxDecodedInFlight / (2 * chunk_bytes_), 1,
                                                       static_cast<std::size_t>(omp_get_max_threads()));
   const std::size_t most = std::max(4 * threads, kBatchBytes / chunk_bytes_);
   for (std::size_t next = 0; next < wanted.size();) {
-    // HDF5 is used by this thread alone, for a batch of chunks; decoding needs no HDF5.
-    std::vector<Stored> batch;
-    std::size_t stored_bytes = 0;
-    for (; next < wanted.size() && stored_bytes < kMaxStoredInFlight && batch.size() < most; ++next) {
-      if (const auto cached = cache_.find(wanted[next]); cached != cache_.end()) {
-        copy_overlap(cached->second.data(), wanted[next], start, count, out);
-        keep(wanted[next], std::move(cached->second));
-        continue;
-      }
-      batch.push_back(fetch(dataset, wanted[next]));
-      stored_bytes += batch.back().bytes.size();
+    const auto begin = wanted.begin() + static_cast<std::ptrdiff_t>(next);
+    const std::vector<Extents> places(
+        begin, begin + static_cast<std::ptrdiff_t>(std::min(most, wanted.size() - next)));
+    const std::vector<StoredChunk> batch = dataset_.read_chunks(places);
+    std::vector<std::span<const std::byte>> stored;
+    std::size_t used = 0;
+    for (const StoredChunk& chunk : batch) {
+      stored.push_back(dataset_.buffer().subspan(used, chunk.bytes));
+      used += chunk.bytes;
     }
     std::vector<const char*> faults(batch.size(), nullptr);
     std::vector<std::vector<std::byte>> decoded(batch.size());
@@ -228,70 +216,52 @@ void BoxReader::read_chunks(const Object& dataset, const Extents& start, const E
 #pragma omp parallel for schedule(dynamic) num_threads(team)
     for (std::size_t i = 0; i < batch.size(); ++i) {
       try {
-        faults[i] = decode(batch[i], decoded[i]);
-        if (!faults[i]) copy_overlap(decoded[i].data(), batch[i].at, start, count, out);
-        if (!in_part(batch[i].at)) std::vector<std::byte>().swap(decoded[i]);
+        // A copy of its own: another process can still write to the buffer.
+        decoded[i].assign(stored[i].begin(), stored[i].end());
+        faults[i] = decode(batch[i].skipped, decoded[i]);
+        if (!faults[i]) copy_overlap(decoded[i].data(), places[i], start, count, out);
+        if (!in_part(places[i])) std::vector<std::byte>().swap(decoded[i]);
       } catch (const std::bad_alloc&) {
         faults[i] = "needs more memory than there is";
       }
     }
     for (std::size_t i = 0; i < batch.size(); ++i) {
       if (faults[i]) {
-        throw InputError("{}: the chunk at {} {}; the file is damaged", dataset.where(),
-                         to_string(batch[i].at), faults[i]);
+        throw InputError("{}: the chunk at {} {}; the file is damaged", dataset_.where(),
+                         to_string(places[i]), faults[i]);
       }
-      keep(batch[i].at, std::move(decoded[i]));
+      keep(places[i], std::move(decoded[i]));
     }
+    next += batch.size();
   }
   cache_ = std::move(kept);
 }
 
-BoxReader::Stored BoxReader::fetch(const Object& dataset, const Extents& at) const {
-  const std::vector<hsize_t> offset(at.begin(), at.end());
-  Stored stored{at, 0, {}};
-  hsize_t size = 0;
-  if (H5Dget_chunk_storage_size(dataset.id(), offset.data(), &size) < 0 || size == 0) {
-    throw InputError("{}: has no chunk at {}; the file is incomplete or damaged", dataset.where(),
-                     to_string(at));
-  }
-  // Deflate stores what it cannot shrink in blocks of at most 5 bytes more each 16 KiB, in a frame of 6.
-  if (size > chunk_bytes_ + chunk_bytes_ / 1024 + 64) {
-    throw InputError("{}: the chunk at {} is stored in {} bytes, more than its content; the file is damaged",
-                     dataset.where(), to_string(at), size);
-  }
-  stored.bytes.resize(size);
-  if (H5Dread_chunk(dataset.id(), H5P_DEFAULT, offset.data(), &stored.skipped, stored.bytes.data()) < 0) {
-    throw InputError("{}: cannot read the chunk at {} ({}); the file is damaged", dataset.where(),
-                     to_string(at), take_error_stack());
-  }
-  return stored;
-}
-
 // Undoes the filters, last first. Returns what is wrong, or null; `bytes` is then one chunk.
-const char* BoxReader::decode(const Stored& stored, std::vector<std::byte>& bytes) const {
-  const auto applied = [&](std::size_t i) { return (stored.skipped >> i & 1u) == 0; };
-  bytes = stored.bytes;
+const char* BoxReader::decode(std::uint32_t skipped, std::vector<std::byte>& bytes) const {
+  const std::vector<Filter>& filters = dataset_.info().filters;
+  const auto applied = [&](std::size_t i) { return (skipped >> i & 1u) == 0; };
   std::vector<std::byte> before;
-  for (std::size_t i = filters_.size(); i-- > 0;) {
+  for (std::size_t i = filters.size(); i-- > 0;) {
     if (!applied(i)) continue;
-    if (filters_[i].id == H5Z_FILTER_FLETCHER32) {
+    if (filters[i].kind == FilterKind::fletcher32) {
       if (bytes.size() < kChecksumBytes) return "is too short for its checksum";
       const std::size_t size = bytes.size() - kChecksumBytes;
       if (fletcher32(bytes.data(), size) != little_endian32(bytes.data() + size)) {
         return "does not match its fletcher32 checksum";
       }
       bytes.resize(size);
-    } else if (filters_[i].id == H5Z_FILTER_DEFLATE) {
+    } else if (filters[i].kind == FilterKind::deflate) {
       std::size_t size = chunk_bytes_;
       for (std::size_t j = 0; j < i; ++j) {
-        if (filters_[j].id == H5Z_FILTER_FLETCHER32 && applied(j)) size += kChecksumBytes;
+        if (filters[j].kind == FilterKind::fletcher32 && applied(j)) size += kChecksumBytes;
       }
       before.resize(size);
       if (!inflate_exactly(bytes, before)) return "does not inflate to its size";
       bytes.swap(before);
     } else {
       before.resize(bytes.size());
-      unshuffle(bytes, filters_[i].element_bytes, before.data());
+      unshuffle(bytes, filters[i].element_bytes, before.data());
       bytes.swap(before);
     }
   }

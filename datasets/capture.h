@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "datasets/trust.h"
+
 namespace tq {
 
 enum class Tensor { k, v, q, k_residual };
@@ -62,7 +64,7 @@ class Capture {
 // whatever the format does not allow, and no dimension is trusted before it is checked against the storage.
 class CaptureReader final : public Capture {
  public:
-  explicit CaptureReader(const std::string& path);
+  explicit CaptureReader(const std::string& path, Trust trust = Trust::none);
   ~CaptureReader() override;
   CaptureReader(CaptureReader&&) noexcept;
   CaptureReader& operator=(CaptureReader&&) noexcept;

@@ -59,7 +59,7 @@ std::int32_t largest_sequence_id(CaptureReader& reader) {
 
 }  // namespace
 
-CaptureCorpus::CaptureCorpus(const std::vector<std::string>& paths) {
+CaptureCorpus::CaptureCorpus(const std::vector<std::string>& paths, Trust trust) {
   std::int64_t next_sequence = 0;
   for (std::size_t i = 0; i < paths.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {
@@ -68,7 +68,7 @@ CaptureCorpus::CaptureCorpus(const std::vector<std::string>& paths) {
         throw UsageError("{}: stands twice among the captures", paths[i]);
       }
     }
-    CaptureReader reader(paths[i]);
+    CaptureReader reader(paths[i], trust);
     const CaptureInfo& info = reader.info();
     if (i == 0) {
       info_ = info;

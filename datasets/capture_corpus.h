@@ -13,7 +13,7 @@ class CaptureCorpus final : public Capture {
  public:
   // Throws InputError as CaptureReader does, and where a file's model has another shape, key basis or softmax
   // scale than the first's, or other tensors; UsageError where a file stands there twice.
-  explicit CaptureCorpus(const std::vector<std::string>& paths);
+  explicit CaptureCorpus(const std::vector<std::string>& paths, Trust trust = Trust::none);
 
   const std::string& path() const override { return path_; }
   const CaptureInfo& info() const override { return info_; }

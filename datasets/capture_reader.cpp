@@ -12,7 +12,7 @@
 #include "datasets/box_reader.h"
 #include "datasets/capture.h"
 #include "datasets/capture_format.h"
-#include "datasets/hdf5.h"
+#include "datasets/input_tree.h"
 
 namespace tq {
 namespace {
@@ -32,7 +32,7 @@ constexpr std::size_t kIndexBlock = 65536;
 
 enum class AxisOrder { tokens_heads, heads_tokens, batch_heads_tokens };
 
-AxisOrder parse_axis_order(const hdf5::Object& root, const std::string& text) {
+AxisOrder parse_axis_order(const hdf5::InputGroup& root, const std::string& text) {
   if (text == "tokens,heads,head_dim") return AxisOrder::tokens_heads;
   if (text == "heads,tokens,head_dim") return AxisOrder::heads_tokens;
   if (text == "batch,heads,tokens,head_dim") return AxisOrder::batch_heads_tokens;
@@ -74,57 +74,49 @@ hdf5::Extents in_file_order(AxisOrder order, const Shape& s) {
 }
 
 struct TensorMeta {
+  hdf5::InputDataset dataset;  // described once: a second answer could differ
   Shape shape;
   Shape chunk;  // all 0 where the dataset is not chunked
   ElementType type{};
 };
 
-// What the file calls float of 2, 4 or 8 bytes, told apart by its fields; nothing else is guessed at.
-ElementType element_type_of(const hdf5::Object& dataset) {
-  const hdf5::Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  const std::size_t size = H5Tget_size(type.get());
-  const H5T_class_t type_class = H5Tget_class(type.get());
-  if (type_class == H5T_INTEGER && size == 2 && H5Tget_sign(type.get()) == H5T_SGN_NONE &&
-      H5Tget_precision(type.get()) == 16) {
-    if (hdf5::has_attribute(dataset, "dtype") &&
-        hdf5::read_string_attribute(dataset, "dtype") == "bfloat16") {
+// uint16 may be bfloat16 that a library without such a type stored; nothing else is guessed at.
+ElementType element_type_of(const hdf5::InputDataset& dataset) {
+  switch (dataset.info().kind) {
+    case hdf5::ElementKind::float16:
+      return ElementType::float16;
+    case hdf5::ElementKind::bfloat16:
       return ElementType::bfloat16;
-    }
-    throw InputError("{}: holds uint16; where these are bfloat16, set its attribute dtype = \"bfloat16\"",
-                     dataset.where());
+    case hdf5::ElementKind::float32:
+      return ElementType::float32;
+    case hdf5::ElementKind::float64:
+      return ElementType::float64;
+    case hdf5::ElementKind::uint16:
+      if (dataset.has_attribute("dtype") && dataset.string_attribute("dtype") == "bfloat16") {
+        return ElementType::bfloat16;
+      }
+      throw InputError("{}: holds uint16; where these are bfloat16, set its attribute dtype = \"bfloat16\"",
+                       dataset.where());
+    default:
+      throw InputError("{}: must hold float16, bfloat16, float32 or float64 elements", dataset.where());
   }
-  if (type_class == H5T_FLOAT && H5Tget_precision(type.get()) == 8 * size && H5Tget_offset(type.get()) == 0 &&
-      H5Tget_norm(type.get()) == H5T_NORM_IMPLIED && H5Tget_order(type.get()) <= H5T_ORDER_BE) {
-    std::size_t sign = 0, exponent_at = 0, exponent_bits = 0, mantissa_at = 0, mantissa_bits = 0;
-    H5Tget_fields(type.get(), &sign, &exponent_at, &exponent_bits, &mantissa_at, &mantissa_bits);
-    const auto is = [&](std::size_t exponent, std::size_t mantissa) {
-      return 8 * size == 1 + exponent + mantissa && sign == 8 * size - 1 && exponent_at == mantissa &&
-             exponent_bits == exponent && mantissa_at == 0 && mantissa_bits == mantissa &&
-             H5Tget_ebias(type.get()) == (std::size_t{1} << (exponent - 1)) - 1;
-    };
-    if (is(5, 10)) return ElementType::float16;
-    if (is(8, 7)) return ElementType::bfloat16;
-    if (is(8, 23)) return ElementType::float32;
-    if (is(11, 52)) return ElementType::float64;
-  }
-  throw InputError("{}: must hold float16, bfloat16, float32 or float64 elements", dataset.where());
 }
 
-int read_count(const hdf5::Object& root, const std::string& name, int max) {
-  const std::int64_t value = hdf5::read_int64_attribute(root, name);
+int read_count(const hdf5::InputGroup& root, const std::string& name, int max) {
+  const std::int64_t value = root.int64_attribute(name);
   if (value < 1 || value > max) {
     throw InputError("{}: attribute '{}' is {}; it must be 1 to {}", root.where(), name, value, max);
   }
   return static_cast<int>(value);
 }
 
-std::string read_text(const hdf5::Object& root, const std::string& name) {
-  return hdf5::has_attribute(root, name) ? hdf5::read_string_attribute(root, name) : std::string();
+std::string read_text(const hdf5::InputGroup& root, const std::string& name) {
+  return root.has_attribute(name) ? root.string_attribute(name) : std::string();
 }
 
-std::optional<double> read_positive(const hdf5::Object& root, const std::string& name) {
-  if (!hdf5::has_attribute(root, name)) return std::nullopt;
-  const double value = hdf5::read_double_attribute(root, name);
+std::optional<double> read_positive(const hdf5::InputGroup& root, const std::string& name) {
+  if (!root.has_attribute(name)) return std::nullopt;
+  const double value = root.double_attribute(name);
   if (!std::isfinite(value) || value <= 0) {
     throw InputError("{}: attribute '{}' is {}; it must be positive and finite", root.where(), name, value);
   }
@@ -136,7 +128,7 @@ struct AgreedRows {
   std::optional<std::size_t> batch, tokens;
   std::string first;
 
-  void agree(const hdf5::Object& dataset, const Shape& shape) {
+  void agree(const hdf5::InputDataset& dataset, const Shape& shape) {
     if (!tokens) {
       batch = shape.batch;
       tokens = shape.tokens;
@@ -181,59 +173,54 @@ struct CaptureReader::State {
   struct Layer {
     std::array<std::optional<TensorMeta>, kTensors.size()> tensors;
   };
-  struct OpenDataset {
-    hdf5::Object object;
-    hdf5::BoxReader boxes;
-  };
-
   std::string path;
-  hdf5::File file;
+  hdf5::InputGroup root;
   AxisOrder order{};
   CaptureInfo info;
   std::vector<Layer> layers;
   AgreedRows token_rows, query_rows;
-  OpenDataset positions, sequence_ids;  // empty where the capture has none
+  std::optional<hdf5::BoxReader> positions, sequence_ids;  // where the capture has them
   std::vector<std::int32_t> query_positions, query_sequence_ids;
   int open_layer = -1;
-  std::array<OpenDataset, kTensors.size()> open;
+  std::array<std::optional<hdf5::BoxReader>, kTensors.size()> open;
   std::vector<std::byte> raw;
 
-  explicit State(const std::string& capture);
+  State(const std::string& capture, Trust trust);
   void read_attributes();
   void read_layers();
-  void read_layer(const hdf5::Object& group, int index, Layer& layer, LayerInfo& description);
-  TensorMeta read_meta(const hdf5::Object& dataset, Tensor tensor) const;
+  void read_layer(const hdf5::InputGroup& group, int index, Layer& layer, LayerInfo& description);
+  TensorMeta read_meta(const hdf5::InputDataset& dataset, Tensor tensor) const;
   void open_tokens();
-  OpenDataset open_indices(const hdf5::Object& group, std::string_view name, std::size_t rows) const;
-  void read_indices(OpenDataset& indices, std::size_t begin, std::size_t count, std::int32_t* out) const;
+  std::optional<hdf5::BoxReader> open_indices(const hdf5::InputGroup& group, const std::string& name,
+                                              std::size_t rows) const;
+  void read_indices(hdf5::BoxReader& indices, std::size_t begin, std::size_t count, std::int32_t* out) const;
   void positions_of(std::size_t begin, std::size_t count, std::int32_t* out);
   void sequence_ids_of(std::size_t begin, std::size_t count, std::int32_t* out);
   void find_query_sequences();
   const TensorMeta& meta(int layer, Tensor tensor) const;
-  OpenDataset& dataset(int layer, Tensor tensor);
-  void read_batch(OpenDataset& open_dataset, const TensorMeta& meta, const Shape& start, const Shape& count);
-  [[noreturn]] void fail_not_finite(const OpenDataset& open_dataset, int layer, Tensor tensor,
-                                    std::size_t head, std::size_t begin, std::span<const float> rows,
+  hdf5::BoxReader& boxes(int layer, Tensor tensor);
+  void read_batch(hdf5::BoxReader& boxes, const TensorMeta& meta, const Shape& start, const Shape& count);
+  [[noreturn]] void fail_not_finite(const TensorMeta& meta, int layer, Tensor tensor, std::size_t head,
+                                    std::size_t begin, std::span<const float> rows,
                                     std::size_t head_dim) const;
 };
 
-CaptureReader::State::State(const std::string& capture)
-    : path(capture), file(hdf5::open_for_reading(capture)) {
+CaptureReader::State::State(const std::string& capture, Trust trust)
+    : path(capture), root(hdf5::open_input(capture, trust)) {
   read_attributes();
   read_layers();
   open_tokens();
 }
 
 void CaptureReader::State::read_attributes() {
-  const hdf5::Object& root = file.root();
-  if (!hdf5::has_attribute(root, "format")) {
+  if (!root.has_attribute("format")) {
     throw InputError("{}: has no attribute 'format'; a capture has format = \"{}\"", root.where(), kFormat);
   }
-  if (const std::string format = hdf5::read_string_attribute(root, "format"); format != kFormat) {
+  if (const std::string format = root.string_attribute("format"); format != kFormat) {
     throw InputError("{}: format '{}' is not a capture's; it must be '{}'", root.where(),
                      hdf5::one_line(format), kFormat);
   }
-  if (const std::int64_t version = hdf5::read_int64_attribute(root, "format_version"); version != kVersion) {
+  if (const std::int64_t version = root.int64_attribute("format_version"); version != kVersion) {
     throw InputError(
         "{}: format_version {} is unknown; this program reads version {}: convert the file or update",
         root.where(), version, kVersion);
@@ -244,7 +231,7 @@ void CaptureReader::State::read_attributes() {
   info.axis_order = read_text(root, "axis_order");
   if (info.axis_order.empty()) info.axis_order = "tokens,heads,head_dim";
   order = parse_axis_order(root, info.axis_order);
-  info.key_basis = hdf5::read_string_attribute(root, "key_basis");
+  info.key_basis = root.string_attribute("key_basis");
   if (info.key_basis != "post_rope" && info.key_basis != "pre_rope") {
     throw InputError("{}: key_basis '{}' is unknown; it must be 'post_rope' or 'pre_rope'", root.where(),
                      hdf5::one_line(info.key_basis));
@@ -261,21 +248,20 @@ void CaptureReader::State::read_attributes() {
 }
 
 void CaptureReader::State::read_layers() {
-  const hdf5::Object& root = file.root();
-  const hdf5::Object parent = hdf5::open_group(root, "layers");
-  const std::vector<std::string> names = hdf5::child_names(parent);
+  const hdf5::InputGroup parent = root.group("layers");
+  const std::vector<std::string> names = parent.child_names();
   if (names.size() != static_cast<std::size_t>(info.num_layers)) {
     throw InputError("{}: holds {} layers where num_layers is {}", parent.where(), names.size(),
                      info.num_layers);
   }
   std::optional<int> head_dim;
-  if (hdf5::has_attribute(root, "head_dim")) head_dim = read_count(root, "head_dim", kMaxHeadDim);
+  if (root.has_attribute("head_dim")) head_dim = read_count(root, "head_dim", kMaxHeadDim);
   for (int i = 0; i < info.num_layers; ++i) {
     if (names[static_cast<std::size_t>(i)] != layer_name(i)) {
       throw InputError("{}: has no layer '{}'; layers are numbered 000 to {}", parent.where(), layer_name(i),
                        layer_name(info.num_layers - 1));
     }
-    const hdf5::Object group = hdf5::open_group(parent, layer_name(i));
+    const hdf5::InputGroup group = parent.group(layer_name(i));
     read_layer(group, i, layers.emplace_back(), info.layers.emplace_back());
     if (head_dim && info.layers.back().head_dim != *head_dim) {
       throw InputError("{}: has head_dim {} where the attribute says {}", group.where(),
@@ -286,7 +272,7 @@ void CaptureReader::State::read_layers() {
   info.query_tokens = query_rows.rows();
 }
 
-void CaptureReader::State::read_layer(const hdf5::Object& group, int index, Layer& layer,
+void CaptureReader::State::read_layer(const hdf5::InputGroup& group, int index, Layer& layer,
                                       LayerInfo& description) {
   const std::array<std::pair<bool*, ElementType*>, kTensors.size()> fields{{
       {&description.has_k, &description.k_type},
@@ -297,8 +283,8 @@ void CaptureReader::State::read_layer(const hdf5::Object& group, int index, Laye
   std::string first;
   for (const Tensor tensor : kTensors) {
     const std::string name(name_of(tensor));
-    if (!hdf5::has_child(group, name)) continue;
-    const hdf5::Object dataset = hdf5::open_dataset(group, name, kMaxTensorBytes);
+    if (!group.has_child(name)) continue;
+    const hdf5::InputDataset dataset = group.dataset(name, kMaxTensorBytes);
     const TensorMeta found = read_meta(dataset, tensor);
     if (first.empty()) {
       first = dataset.name();
@@ -311,7 +297,7 @@ void CaptureReader::State::read_layer(const hdf5::Object& group, int index, Laye
     const auto [has, type] = fields[static_cast<std::size_t>(tensor)];
     *has = true;
     *type = found.type;
-    description.stored_bytes += hdf5::stored_bytes(dataset);
+    description.stored_bytes += dataset.info().stored_bytes;
     layer.tensors[static_cast<std::size_t>(tensor)] = found;
   }
   if (first.empty()) {
@@ -319,14 +305,14 @@ void CaptureReader::State::read_layer(const hdf5::Object& group, int index, Laye
   }
 }
 
-TensorMeta CaptureReader::State::read_meta(const hdf5::Object& dataset, Tensor tensor) const {
-  const hdf5::Extents extents = hdf5::extents_of(dataset);
+TensorMeta CaptureReader::State::read_meta(const hdf5::InputDataset& dataset, Tensor tensor) const {
+  const hdf5::Extents& extents = dataset.info().extents;
   const std::size_t rank = order == AxisOrder::batch_heads_tokens ? 4 : 3;
   if (extents.size() != rank) {
     throw InputError("{}: has {} axes; axis_order '{}' has {}", dataset.where(), extents.size(),
                      info.axis_order, rank);
   }
-  TensorMeta meta{shape_from(order, extents), {0, 0, 0, 0}, element_type_of(dataset)};
+  TensorMeta meta{dataset, shape_from(order, extents), {0, 0, 0, 0}, element_type_of(dataset)};
   const std::size_t heads =
       static_cast<std::size_t>(tensor == Tensor::q ? info.num_q_heads : info.num_kv_heads);
   if (meta.shape.heads != heads) {
@@ -345,20 +331,15 @@ TensorMeta CaptureReader::State::read_meta(const hdf5::Object& dataset, Tensor t
                      meta.shape.tokens, max_rows);
   }
   if (meta.shape.rows() == 0) throw InputError("{}: has no tokens", dataset.where());
-  const hdf5::Handle creation(H5Dget_create_plist(dataset.id()), H5Pclose);
-  if (H5Pget_layout(creation.get()) == H5D_CHUNKED) {
-    hsize_t sizes[H5S_MAX_RANK];
-    H5Pget_chunk(creation.get(), H5S_MAX_RANK, sizes);
-    meta.chunk = shape_from(order, hdf5::Extents(sizes, sizes + rank));
-  }
+  const hdf5::Extents& chunk = dataset.info().chunk;
+  if (!chunk.empty()) meta.chunk = shape_from(order, chunk);
   return meta;
 }
 
 void CaptureReader::State::open_tokens() {
-  const hdf5::Object& root = file.root();
-  OpenDataset query_positions_set, query_sequences_set;
-  if (hdf5::has_child(root, "tokens")) {
-    const hdf5::Object group = hdf5::open_group(root, "tokens");
+  std::optional<hdf5::BoxReader> query_positions_set, query_sequences_set;
+  if (root.has_child("tokens")) {
+    const hdf5::InputGroup group = root.group("tokens");
     positions = open_indices(group, "position", info.tokens);
     sequence_ids = open_indices(group, "sequence_id", info.tokens);
     query_positions_set = open_indices(group, "q_position", info.query_tokens);
@@ -370,8 +351,8 @@ void CaptureReader::State::open_tokens() {
   // With a query for every token, and in the absence of other word, row i of q is the query of token i.
   const bool one_each =
       info.tokens == 0 || (query_rows.batch == token_rows.batch && query_rows.tokens == token_rows.tokens);
-  if (query_positions_set.object) {
-    read_indices(query_positions_set, 0, info.query_tokens, query_positions.data());
+  if (query_positions_set) {
+    read_indices(*query_positions_set, 0, info.query_tokens, query_positions.data());
   } else if (one_each) {
     positions_of(0, info.query_tokens, query_positions.data());
   } else {
@@ -379,9 +360,9 @@ void CaptureReader::State::open_tokens() {
         "{}: /tokens/q_position: is missing; it says which of the {} tokens the {} queries belong to",
         hdf5::one_line(path), info.tokens, info.query_tokens);
   }
-  if (query_sequences_set.object) {
-    read_indices(query_sequences_set, 0, info.query_tokens, query_sequence_ids.data());
-  } else if (one_each && !query_positions_set.object) {
+  if (query_sequences_set) {
+    read_indices(*query_sequences_set, 0, info.query_tokens, query_sequence_ids.data());
+  } else if (one_each && !query_positions_set) {
     sequence_ids_of(0, info.query_tokens, query_sequence_ids.data());
   } else {
     find_query_sequences();
@@ -389,21 +370,19 @@ void CaptureReader::State::open_tokens() {
 }
 
 // Opens one of /tokens and looks at all of it: a bad entry is refused before the capture is used.
-CaptureReader::State::OpenDataset CaptureReader::State::open_indices(const hdf5::Object& group,
-                                                                     std::string_view name,
-                                                                     std::size_t rows) const {
-  if (!hdf5::has_child(group, name)) return {};
-  hdf5::Object dataset = hdf5::open_dataset(group, name, kMaxRows * sizeof(std::int32_t));
-  const hdf5::Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  if (H5Tequal(type.get(), H5T_STD_I32LE) <= 0 && H5Tequal(type.get(), H5T_STD_I32BE) <= 0) {
+std::optional<hdf5::BoxReader> CaptureReader::State::open_indices(const hdf5::InputGroup& group,
+                                                                  const std::string& name,
+                                                                  std::size_t rows) const {
+  if (!group.has_child(name)) return std::nullopt;
+  const hdf5::InputDataset dataset = group.dataset(name, kMaxRows * sizeof(std::int32_t));
+  if (dataset.info().kind != hdf5::ElementKind::int32) {
     throw InputError("{}: must hold int32 elements", dataset.where());
   }
-  if (const hdf5::Extents extents = hdf5::extents_of(dataset); extents != hdf5::Extents{rows}) {
+  if (const hdf5::Extents& extents = dataset.info().extents; extents != hdf5::Extents{rows}) {
     throw InputError("{}: has shape {} where the capture's tensors have {} such tokens", dataset.where(),
                      hdf5::to_string(extents), rows);
   }
-  hdf5::BoxReader boxes(dataset, kChunkCacheBytes);
-  OpenDataset indices{std::move(dataset), std::move(boxes)};
+  hdf5::BoxReader indices(dataset, kChunkCacheBytes);
   std::vector<std::int32_t> block(std::min(rows, kIndexBlock));
   for (std::size_t begin = 0; begin < rows; begin += kIndexBlock) {
     read_indices(indices, begin, std::min(kIndexBlock, rows - begin), block.data());
@@ -411,25 +390,25 @@ CaptureReader::State::OpenDataset CaptureReader::State::open_indices(const hdf5:
   return indices;
 }
 
-void CaptureReader::State::read_indices(OpenDataset& indices, std::size_t begin, std::size_t count,
+void CaptureReader::State::read_indices(hdf5::BoxReader& indices, std::size_t begin, std::size_t count,
                                         std::int32_t* out) const {
   if (count == 0) return;
-  indices.boxes.read(indices.object, {begin}, {count}, reinterpret_cast<std::byte*>(out));
+  indices.read({begin}, {count}, reinterpret_cast<std::byte*>(out));
   const std::int32_t* negative = std::find_if(out, out + count, [](std::int32_t value) { return value < 0; });
   if (negative != out + count) {
-    throw InputError("{}: entry {} is {}; it must not be negative", indices.object.where(),
+    throw InputError("{}: entry {} is {}; it must not be negative", indices.dataset().where(),
                      begin + static_cast<std::size_t>(negative - out), *negative);
   }
 }
 
 void CaptureReader::State::positions_of(std::size_t begin, std::size_t count, std::int32_t* out) {
-  if (positions.object) return read_indices(positions, begin, count, out);
+  if (positions) return read_indices(*positions, begin, count, out);
   const std::size_t tokens = token_rows.tokens.value_or(query_rows.tokens.value_or(1));
   for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<std::int32_t>((begin + i) % tokens);
 }
 
 void CaptureReader::State::sequence_ids_of(std::size_t begin, std::size_t count, std::int32_t* out) {
-  if (sequence_ids.object) return read_indices(sequence_ids, begin, count, out);
+  if (sequence_ids) return read_indices(*sequence_ids, begin, count, out);
   const std::size_t tokens = token_rows.tokens.value_or(query_rows.tokens.value_or(1));
   for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<std::int32_t>((begin + i) / tokens);
 }
@@ -474,39 +453,35 @@ const TensorMeta& CaptureReader::State::meta(int layer, Tensor tensor) const {
   return *found;
 }
 
-CaptureReader::State::OpenDataset& CaptureReader::State::dataset(int layer, Tensor tensor) {
+hdf5::BoxReader& CaptureReader::State::boxes(int layer, Tensor tensor) {
   if (layer != open_layer) {
     open = {};
     open_layer = layer;
   }
-  OpenDataset& found = open[static_cast<std::size_t>(tensor)];
-  if (!found.object) {
-    found.object = hdf5::open_dataset(
-        file.root(), fmt::format("layers/{}/{}", layer_name(layer), name_of(tensor)), kMaxTensorBytes);
-    found.boxes = hdf5::BoxReader(found.object, kChunkCacheBytes);
-  }
-  return found;
+  std::optional<hdf5::BoxReader>& found = open[static_cast<std::size_t>(tensor)];
+  if (!found) found.emplace(meta(layer, tensor).dataset, kChunkCacheBytes);
+  return *found;
 }
 
 // A box of one batch entry into `raw`, in the file's axis order.
-void CaptureReader::State::read_batch(OpenDataset& open_dataset, const TensorMeta& meta, const Shape& start,
+void CaptureReader::State::read_batch(hdf5::BoxReader& boxes, const TensorMeta& meta, const Shape& start,
                                       const Shape& count) {
   raw.resize(count.tokens * count.heads * count.head_dim * bytes_of(meta.type));
-  open_dataset.boxes.read(open_dataset.object, in_file_order(order, start), in_file_order(order, count),
-                          raw.data());
+  boxes.read(in_file_order(order, start), in_file_order(order, count), raw.data());
 }
 
-void CaptureReader::State::fail_not_finite(const OpenDataset& open_dataset, int layer, Tensor tensor,
-                                           std::size_t head, std::size_t begin, std::span<const float> rows,
+void CaptureReader::State::fail_not_finite(const TensorMeta& meta, int layer, Tensor tensor, std::size_t head,
+                                           std::size_t begin, std::span<const float> rows,
                                            std::size_t head_dim) const {
   const auto bad = std::find_if(rows.begin(), rows.end(), [](float value) { return !std::isfinite(value); });
   const std::size_t at = static_cast<std::size_t>(bad - rows.begin());
   throw InputError("{}: layer {}, tensor {}, head {}, token {} holds {} (element {}); leave such tokens out",
-                   open_dataset.object.where(), layer, name_of(tensor), head, begin + at / head_dim, *bad,
+                   meta.dataset.where(), layer, name_of(tensor), head, begin + at / head_dim, *bad,
                    at % head_dim);
 }
 
-CaptureReader::CaptureReader(const std::string& path) : state_(std::make_unique<State>(path)) {}
+CaptureReader::CaptureReader(const std::string& path, Trust trust)
+    : state_(std::make_unique<State>(path, trust)) {}
 CaptureReader::~CaptureReader() = default;
 CaptureReader::CaptureReader(CaptureReader&&) noexcept = default;
 CaptureReader& CaptureReader::operator=(CaptureReader&&) noexcept = default;
@@ -542,13 +517,13 @@ void CaptureReader::read(int layer, Tensor tensor, std::size_t begin, std::size_
     throw UsageError("{}: rows {} to {} are out of range; /layers/{}/{} has {}", hdf5::one_line(state.path),
                      begin, begin + count, layer_name(layer), name_of(tensor), meta.shape.rows());
   }
-  State::OpenDataset& dataset = state.dataset(layer, tensor);
+  hdf5::BoxReader& boxes = state.boxes(layer, tensor);
   const std::size_t heads = meta.shape.heads, head_dim = meta.shape.head_dim;
   const std::size_t bytes = bytes_of(meta.type);
   for (std::size_t done = 0; done < count;) {
     const std::size_t batch = (begin + done) / meta.shape.tokens, token = (begin + done) % meta.shape.tokens;
     const std::size_t tokens = std::min(count - done, meta.shape.tokens - token);
-    state.read_batch(dataset, meta, {batch, token, 0, 0}, {1, tokens, heads, head_dim});
+    state.read_batch(boxes, meta, {batch, token, 0, 0}, {1, tokens, heads, head_dim});
     for (std::size_t head = 0; head < heads; ++head) {
       float* rows = out + (head * count + done) * head_dim;
       if (state.order == AxisOrder::tokens_heads) {
@@ -560,8 +535,7 @@ void CaptureReader::read(int layer, Tensor tensor, std::size_t begin, std::size_
         widen(meta.type, state.raw.data() + head * tokens * head_dim * bytes, tokens * head_dim, rows);
       }
       if (!all_finite(rows, tokens * head_dim)) {
-        state.fail_not_finite(dataset, layer, tensor, head, begin + done, {rows, tokens * head_dim},
-                              head_dim);
+        state.fail_not_finite(meta, layer, tensor, head, begin + done, {rows, tokens * head_dim}, head_dim);
       }
     }
     done += tokens;

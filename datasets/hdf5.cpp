@@ -10,13 +10,11 @@
 #include <type_traits>
 
 #include "core/error.h"
-#include "datasets/box_reader.h"
 
 namespace tq::hdf5 {
 namespace {
 
 constexpr std::size_t kMaxStringAttribute = std::size_t{1} << 20;
-constexpr std::size_t kMaxChunkBytes = std::size_t{256} << 20;
 // The best that deflate can do: a match of 258 bytes in 2 bits (zlib's technical notes).
 constexpr std::size_t kMaxDeflateRatio = 1032;
 
@@ -180,15 +178,6 @@ hid_t native_type<std::int32_t>() {
   return H5T_NATIVE_INT32;
 }
 
-template <typename T>
-std::string type_name() {
-  return fmt::format("{}{}",
-                     std::is_floating_point_v<T> ? "float"
-                     : std::is_signed_v<T>       ? "int"
-                                                 : "uint",
-                     8 * sizeof(T));
-}
-
 // The stored type is T's in either byte order.
 template <typename T>
 bool is_type(hid_t type) {
@@ -234,40 +223,6 @@ std::size_t file_size(const Object& object) {
   hsize_t size = 0;
   if (!file || H5Fget_filesize(file.get(), &size) < 0) fail_to_read(object.where(), "find the file's size");
   return size;
-}
-
-// Whether the pipeline can shrink data; throws on a filter that is not allowed.
-bool check_filters(const Object& dataset, hid_t creation) {
-  bool shrinks = false;
-  unsigned options = 0;
-  if (H5Pget_layout(creation) == H5D_CHUNKED && H5Pget_chunk_opts(creation, &options) < 0) {
-    fail_to_read(dataset.where(), "examine the chunks");
-  }
-  if (options != 0) {
-    throw InputError("{}: leaves chunks at its edges unfiltered; rewrite it without that option",
-                     dataset.where());
-  }
-  const int count = H5Pget_nfilters(creation);
-  if (count < 0) fail_to_read(dataset.where(), "examine the filters");
-  for (int i = 0; i < count; ++i) {
-    unsigned flags = 0, config = 0;
-    std::size_t parameters = 0;
-    char name[64] = "";
-    const H5Z_filter_t filter = H5Pget_filter2(creation, static_cast<unsigned>(i), &flags, &parameters,
-                                               nullptr, sizeof name, name, &config);
-    if (filter < 0) fail_to_read(dataset.where(), "examine the filters");
-    if (filter != H5Z_FILTER_DEFLATE && filter != H5Z_FILTER_SHUFFLE && filter != H5Z_FILTER_FLETCHER32) {
-      name[sizeof name - 1] = '\0';
-      throw InputError(
-          "{}: is stored with filter {} '{}'; only deflate, shuffle and fletcher32 are read: rewrite it with "
-          "those",
-          dataset.where(), filter, one_line(name));
-    }
-    // Deflate twice would square the ratio that the size check relies on.
-    if (filter == H5Z_FILTER_DEFLATE && shrinks) throw InputError("{}: is deflated twice", dataset.where());
-    shrinks = shrinks || filter == H5Z_FILTER_DEFLATE;
-  }
-  return shrinks;
 }
 
 }  // namespace
@@ -349,18 +304,7 @@ bool has_child(const Object& parent, std::string_view name) {
   return true;
 }
 
-Object open_group(const Object& parent, std::string_view name) {
-  Object group = walk(parent, name);
-  if (H5Iget_type(group.id()) != H5I_GROUP) throw InputError("{}: is not a group", group.where());
-  return group;
-}
-
-Object open_dataset(const Object& parent, std::string_view name, std::size_t max_logical_bytes) {
-  Object dataset = walk(parent, name);
-  if (H5Iget_type(dataset.id()) != H5I_DATASET) throw InputError("{}: is not a dataset", dataset.where());
-  check_dataset_storage(dataset, max_logical_bytes);
-  return dataset;
-}
+Object open_object(const Object& parent, std::string_view name) { return walk(parent, name); }
 
 Object create_group(const Object& parent, std::string_view name) {
   const std::string component(name);
@@ -403,6 +347,14 @@ bool has_attribute(const Object& object, const std::string& name) {
   const htri_t exists = H5Aexists(object.id(), name.c_str());
   if (exists < 0) fail_to_read(object.where(), fmt::format("look up attribute '{}'", name));
   return exists > 0;
+}
+
+std::size_t attribute_count(const Object& object) {
+  H5O_info_t info;
+  if (H5Oget_info2(object.id(), &info, H5O_INFO_NUM_ATTRS) < 0) {
+    throw InputError("{}: cannot be examined; the file is damaged", object.where());
+  }
+  return info.num_attrs;
 }
 
 std::string read_string_attribute(const Object& object, const std::string& name) {
@@ -507,6 +459,74 @@ std::string to_string(const Extents& extents) {
   return text + ")";
 }
 
+ElementKind element_kind(hid_t type) {
+  if (is_type<std::uint8_t>(type)) return ElementKind::uint8;
+  if (is_type<std::uint16_t>(type)) return ElementKind::uint16;
+  if (is_type<std::int32_t>(type)) return ElementKind::int32;
+  const std::size_t size = H5Tget_size(type);
+  if (H5Tget_class(type) != H5T_FLOAT || H5Tget_precision(type) != 8 * size || H5Tget_offset(type) != 0 ||
+      H5Tget_norm(type) != H5T_NORM_IMPLIED || H5Tget_order(type) > H5T_ORDER_BE) {
+    return ElementKind::other;
+  }
+  std::size_t sign = 0, exponent_at = 0, exponent_bits = 0, mantissa_at = 0, mantissa_bits = 0;
+  H5Tget_fields(type, &sign, &exponent_at, &exponent_bits, &mantissa_at, &mantissa_bits);
+  const auto is = [&](std::size_t exponent, std::size_t mantissa) {
+    return 8 * size == 1 + exponent + mantissa && sign == 8 * size - 1 && exponent_at == mantissa &&
+           exponent_bits == exponent && mantissa_at == 0 && mantissa_bits == mantissa &&
+           H5Tget_ebias(type) == (std::size_t{1} << (exponent - 1)) - 1;
+  };
+  if (is(5, 10)) return ElementKind::float16;
+  if (is(8, 7)) return ElementKind::bfloat16;
+  if (is(8, 23)) return ElementKind::float32;
+  if (is(11, 52)) return ElementKind::float64;
+  return ElementKind::other;
+}
+
+std::vector<Filter> filters_of(const Object& dataset, hid_t creation) {
+  const int count = H5Pget_nfilters(creation);
+  if (count < 0) fail_to_read(dataset.where(), "examine the filters");
+  std::vector<Filter> filters;
+  bool deflated = false;
+  for (int i = 0; i < count; ++i) {
+    unsigned flags = 0, config = 0, values[8] = {};
+    std::size_t parameters = std::size(values);
+    char name[64] = "";
+    const H5Z_filter_t filter = H5Pget_filter2(creation, static_cast<unsigned>(i), &flags, &parameters,
+                                               values, sizeof name, name, &config);
+    if (filter < 0) fail_to_read(dataset.where(), "examine the filters");
+    if (filter == H5Z_FILTER_FLETCHER32) {
+      filters.push_back({FilterKind::fletcher32, 0});
+    } else if (filter == H5Z_FILTER_SHUFFLE) {
+      // Without a parameter it is the size of an element.
+      const Handle type(H5Dget_type(dataset.id()), H5Tclose);
+      const std::size_t size = parameters > 0 ? values[0] : H5Tget_size(type.get());
+      if (size == 0) {
+        throw InputError("{}: is shuffled by elements of 0 bytes; the file is damaged", dataset.where());
+      }
+      filters.push_back({FilterKind::shuffle, static_cast<std::uint32_t>(size)});
+    } else if (filter == H5Z_FILTER_DEFLATE) {
+      // Deflate twice would square the ratio that the size check relies on.
+      if (deflated) throw InputError("{}: is deflated twice", dataset.where());
+      deflated = true;
+      filters.push_back({FilterKind::deflate, 0});
+    } else {
+      name[sizeof name - 1] = '\0';
+      throw InputError(
+          "{}: is stored with filter {} '{}'; only deflate, shuffle and fletcher32 are read: rewrite it with "
+          "those",
+          dataset.where(), filter, one_line(name));
+    }
+  }
+  return filters;
+}
+
+Extents chunk_of(hid_t creation) {
+  if (H5Pget_layout(creation) != H5D_CHUNKED) return {};
+  hsize_t sizes[H5S_MAX_RANK];
+  const int rank = H5Pget_chunk(creation, H5S_MAX_RANK, sizes);
+  return Extents(sizes, sizes + std::max(rank, 0));
+}
+
 std::size_t stored_bytes(const Object& dataset) { return H5Dget_storage_size(dataset.id()); }
 
 void check_dataset_storage(const Object& dataset, std::size_t max_logical_bytes) {
@@ -535,13 +555,21 @@ void check_dataset_storage(const Object& dataset, std::size_t max_logical_bytes)
   if (layout != H5D_COMPACT && layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED) {
     throw InputError("{}: has an unknown storage layout", where);
   }
-  const bool deflated = check_filters(dataset, creation.get());
+  unsigned options = 0;
+  if (layout == H5D_CHUNKED && H5Pget_chunk_opts(creation.get(), &options) < 0) {
+    fail_to_read(where, "examine the chunks");
+  }
+  if (options != 0) {
+    throw InputError("{}: leaves chunks at its edges unfiltered; rewrite it without that option", where);
+  }
+  const std::vector<Filter> filters = filters_of(dataset, creation.get());
+  const bool deflated = std::any_of(filters.begin(), filters.end(),
+                                    [](const Filter& filter) { return filter.kind == FilterKind::deflate; });
   if (layout == H5D_CHUNKED) {
-    hsize_t sizes[H5S_MAX_RANK];
-    const int rank = H5Pget_chunk(creation.get(), H5S_MAX_RANK, sizes);
+    const Extents sizes = chunk_of(creation.get());
     std::size_t chunk = element_bytes;
-    for (int i = 0; i < rank; ++i) fits = fits && multiply(chunk, sizes[i], chunk);
-    if (rank < 0 || !fits || chunk > kMaxChunkBytes) {
+    for (const std::size_t size : sizes) fits = fits && multiply(chunk, size, chunk);
+    if (sizes.size() != extents_of(dataset).size() || !fits || chunk > kMaxChunkBytes) {
       throw InputError("{}: is stored in chunks over {} MiB; rewrite it with smaller ones", where,
                        kMaxChunkBytes >> 20);
     }
@@ -555,34 +583,6 @@ void check_dataset_storage(const Object& dataset, std::size_t max_logical_bytes)
   if (logical > stored * (deflated ? kMaxDeflateRatio : 1)) {
     throw InputError("{}: claims {} bytes, more than its {} stored bytes can hold", where, logical, stored);
   }
-}
-
-template <typename T>
-Array<T> read_array(const Object& parent, std::string_view name, const Extents& expected,
-                    std::size_t max_elements) {
-  std::size_t max_bytes = 0;
-  if (!multiply(max_elements, sizeof(T), max_bytes)) max_bytes = static_cast<std::size_t>(-1);
-  const Object dataset = open_dataset(parent, name, max_bytes);
-  Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  if (!type || !is_type<T>(type.get())) {
-    throw InputError("{}: must hold {} elements", dataset.where(), type_name<T>());
-  }
-  Array<T> array{extents_of(dataset), {}};
-  bool same = array.extents.size() == expected.size();
-  std::size_t count = 1;
-  for (std::size_t i = 0; same && i < expected.size(); ++i) {
-    same = expected[i] == kAnyExtent || expected[i] == array.extents[i];
-    count *= array.extents[i];
-  }
-  if (!same) {
-    throw InputError("{}: has shape {}; it must be {}", dataset.where(), to_string(array.extents),
-                     to_string(expected));
-  }
-  array.values.resize(count);
-  BoxReader(dataset, 0)
-      .read(dataset, Extents(array.extents.size(), 0), array.extents,
-            reinterpret_cast<std::byte*>(array.values.data()));
-  return array;
 }
 
 template <typename T>
@@ -604,11 +604,6 @@ void write_array(const Object& parent, std::string_view name, const Extents& ext
   }
 }
 
-template Array<float> read_array(const Object&, std::string_view, const Extents&, std::size_t);
-template Array<double> read_array(const Object&, std::string_view, const Extents&, std::size_t);
-template Array<std::uint8_t> read_array(const Object&, std::string_view, const Extents&, std::size_t);
-template Array<std::uint16_t> read_array(const Object&, std::string_view, const Extents&, std::size_t);
-template Array<std::int32_t> read_array(const Object&, std::string_view, const Extents&, std::size_t);
 template void write_array(const Object&, std::string_view, const Extents&, const std::vector<float>&);
 template void write_array(const Object&, std::string_view, const Extents&, const std::vector<double>&);
 template void write_array(const Object&, std::string_view, const Extents&, const std::vector<std::uint8_t>&);

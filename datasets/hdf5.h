@@ -14,7 +14,8 @@
 // external and virtual storage, filters other than deflate, shuffle and fletcher32, and sizes that the stored
 // bytes cannot back. Writing throws SystemError. A file and everything opened from it are used from one
 // thread. What this cannot mend is the library's own parsing: HDF5 1.10.8 crashes, or does not end, on some
-// damaged object headers and variable-length strings, which the older file layout covers by no checksum.
+// damaged object headers and variable-length strings, which the older file layout covers by no checksum. So
+// readers do not call this but datasets/input_tree.h, which keeps the library in a process of its own.
 namespace tq::hdf5 {
 
 // Owns an HDF5 identifier.
@@ -87,10 +88,8 @@ File create_for_writing(const std::string& path, const std::string& shown_path);
 
 // `name` is relative to `parent` and may have several components ("layers/000"); each must be a hard link.
 bool has_child(const Object& parent, std::string_view name);
-Object open_group(const Object& parent, std::string_view name);
-// Checks the dataset's storage (check_dataset_storage) before it gives it out. To read a part of it:
-// datasets/box_reader.h.
-Object open_dataset(const Object& parent, std::string_view name, std::size_t max_logical_bytes);
+// A group or a dataset.
+Object open_object(const Object& parent, std::string_view name);
 Object create_group(const Object& parent, std::string_view name);
 // In the order of their bytes. Throws InputError on a link that is not hard and on more than `max_count`
 // children.
@@ -100,6 +99,7 @@ std::vector<std::string> child_names(const Object& group, std::size_t max_count 
 // int64; doubles from any HDF5 integer or float. Throw InputError when the attribute is missing or of another
 // kind.
 bool has_attribute(const Object&, const std::string& name);
+std::size_t attribute_count(const Object&);
 std::string read_string_attribute(const Object&, const std::string& name);
 std::int64_t read_int64_attribute(const Object&, const std::string& name);
 double read_double_attribute(const Object&, const std::string& name);
@@ -117,29 +117,36 @@ void write_attribute(const Object&, const std::string& name, bool value) = delet
 
 using Extents = std::vector<std::size_t>;
 Extents extents_of(const Object& dataset);
+// In place of an extent: any.
+inline constexpr std::size_t kAnyExtent = static_cast<std::size_t>(-1);
 // "(1024, 2, 128)"
 std::string to_string(const Extents&);
-
-// Accepts any extent in read_array.
-inline constexpr std::size_t kAnyExtent = static_cast<std::size_t>(-1);
-
-template <typename T>
-struct Array {
-  Extents extents;
-  std::vector<T> values;  // row-major
-};
-
-// The whole of a dataset whose element type is exactly T (either byte order), whose rank and extents are
-// `expected` and which has at most `max_elements` elements. T: float, double, std::uint8_t, std::uint16_t,
-// std::int32_t.
-template <typename T>
-Array<T> read_array(const Object& parent, std::string_view name, const Extents& expected,
-                    std::size_t max_elements);
 
 // A new contiguous, little-endian dataset; `values` holds the product of the extents.
 template <typename T>
 void write_array(const Object& parent, std::string_view name, const Extents& extents,
                  const std::vector<T>& values);
+
+// Elements that captures and artefacts are made of, of either byte order; floats are told apart by their
+// fields.
+enum class ElementKind : std::uint8_t { float16, bfloat16, float32, float64, uint8, uint16, int32, other };
+ElementKind element_kind(hid_t type);
+
+enum class FilterKind : std::uint8_t { deflate, shuffle, fletcher32 };
+struct Filter {
+  FilterKind kind{};
+  std::uint32_t element_bytes = 0;  // shuffle only
+};
+template <typename Archive>
+void fields(Archive& archive, Filter& filter) {
+  archive(filter.kind, filter.element_bytes);
+}
+// Of a dataset's creation properties. Throws InputError on a filter of another kind, and on a second deflate.
+std::vector<Filter> filters_of(const Object& dataset, hid_t creation);
+// Empty where the dataset is not chunked.
+Extents chunk_of(hid_t creation);
+
+inline constexpr std::size_t kMaxChunkBytes = std::size_t{256} << 20;
 
 // Throws InputError where the storage of a dataset is external, virtual, filtered by anything but deflate,
 // shuffle and fletcher32, in chunks over 256 MiB, logically larger than `max_logical_bytes`, or logically

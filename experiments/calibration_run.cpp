@@ -55,9 +55,10 @@ std::time_t time_of_run() {
 
 }  // namespace
 
-ArtefactShard run_calibration(const std::vector<std::string>& captures, const CalibrationOptions& options,
-                              const std::string& command_line, const Shard& shard) {
-  CaptureCorpus corpus(captures);
+ArtefactShard run_calibration(const std::vector<std::string>& captures, Trust trust,
+                              const CalibrationOptions& options, const std::string& command_line,
+                              const Shard& shard) {
+  CaptureCorpus corpus(captures, trust);
   const CaptureInfo& info = corpus.info();
   if (info.query_tokens == 0) {
     spdlog::warn("{}: no queries captured; tables are judged by cosine, which misleads: capture q as well",

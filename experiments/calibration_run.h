@@ -10,8 +10,9 @@ namespace tq {
 // calibrate() on capture files, as one corpus, by all processes (experiments/processes.h) with a progress
 // bar, the files' digests and the run's provenance filled in. Throws UsageError where processes were given
 // different things.
-ArtefactShard run_calibration(const std::vector<std::string>& captures, const CalibrationOptions& options,
-                              const std::string& command_line, const Shard& shard = {});
+ArtefactShard run_calibration(const std::vector<std::string>& captures, Trust trust,
+                              const CalibrationOptions& options, const std::string& command_line,
+                              const Shard& shard = {});
 
 // Fills in what a provenance says of the run: the captures' names and digests, in their order with ", "
 // between them, the program, the time, which is SOURCE_DATE_EPOCH's where that is set (seconds since 1970),

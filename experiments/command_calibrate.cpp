@@ -9,6 +9,7 @@
 #include "experiments/processes.h"
 #include "experiments/report_output.h"
 #include "experiments/shard_option.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -59,6 +60,7 @@ ExitCode run_calibrate(const Arguments& arguments) {
       "holdout", po::value<std::string>()->default_value("tail")->value_name("HOW"),
       "tokens that judge: tail (second half) or blocks (every other block of 128)")(
       "json", po::bool_switch(), "JSON instead of a table");
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
   const CodecOptions codec = read_codec_options(line);
   const CalibrationOptions options{codec.key,
@@ -76,7 +78,8 @@ ExitCode run_calibrate(const Arguments& arguments) {
   // Fails here, not after the work, where the artefact could not be written.
   if (writes) const AtomicFile writable(out);
   const Shard shard = read_shard_option(line);
-  const ArtefactShard result = run_calibration(captures, options, recorded_command_line(arguments), shard);
+  const ArtefactShard result =
+      run_calibration(captures, read_trust(line), options, recorded_command_line(arguments), shard);
   const Artefact& artefact = result.artefact;
   if (!writes) return ExitCode::done;
   if (line.given("shard")) {

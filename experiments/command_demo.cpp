@@ -51,7 +51,7 @@ std::string cell(const std::optional<double>& value) { return value ? fmt::forma
 void compare_codecs(const std::string& sample) {
   const std::vector<Recipe> list = recipes();
   Table table({"keys", "values", "softmax KL", "top-1", "output err", "bytes/token", "vs FP16"});
-  CaptureReader capture(sample);
+  CaptureReader capture(sample, Trust::full);
   ProgressBar bar("measuring", list.size() * capture.info().tokens * capture.info().layers.size());
   for (const Recipe& recipe : list) {
     const CaptureReport report = evaluate_capture(capture, recipe.codec, bar.callback());
@@ -87,7 +87,7 @@ ExitCode run_demo(const Arguments& arguments) {
   CalibrationOptions options;
   options.key.mode = KeyMode::prod;
   const std::string artefact_path = (out / "sample.tq.h5").string();
-  const Artefact artefact = run_calibration({sample}, options, "tq demo").artefact;
+  const Artefact artefact = run_calibration({sample}, Trust::full, options, "tq demo").artefact;
   write_artefact(artefact, artefact_path);
   fmt::print("{}\n", gate_table(artefact));
 

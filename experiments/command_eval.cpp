@@ -7,6 +7,7 @@
 #include "experiments/progress_bar.h"
 #include "experiments/report_output.h"
 #include "experiments/sweep/backends.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -22,14 +23,15 @@ ExitCode run_eval(const Arguments& arguments) {
       "backend", po::value<std::string>()->default_value("host")->value_name("NAME"),
       "what encodes and decodes: host, or cuda (a GPU)");
   add_codec_options(line, AlphaTarget::unbiased);
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
   if (line.given("artefact") && codec_options_given(line)) {
     throw UsageError("eval: --artefact brings its own codecs; leave out the codec options");
   }
   const CacheBackend& backend = cache_backend(canonical_backend(line.get<std::string>("backend")));
-  CaptureReader capture(line.required("capture"));
+  CaptureReader capture(line.required("capture"), read_trust(line));
   std::optional<Artefact> artefact;
-  if (line.given("artefact")) artefact = read_artefact(line.get<std::string>("artefact"));
+  if (line.given("artefact")) artefact = read_artefact(line.get<std::string>("artefact"), read_trust(line));
   CaptureReport report;
   {
     ProgressBar bar("measuring", capture.info().tokens * capture.info().layers.size());

@@ -4,6 +4,7 @@
 #include "calibration/artefact/import.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -15,11 +16,12 @@ ExitCode run_import(const Arguments& arguments) {
              "export to read; its format is recognised")("out", po::value<std::string>()->value_name("FILE"),
                                                          "artefact to write (*.tq.h5)");
   line.positional({"source"});
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string& out = line.required("out");
   const std::string& source = line.required("source");
   refuse_overwriting(source, out);
-  const Artefact artefact = import_artefact(source);
+  const Artefact artefact = import_artefact(source, read_trust(line));
   write_artefact(artefact, out);
   fmt::print("wrote {} ({} layers)\n", out, artefact.layers.size());
   return ExitCode::done;

@@ -9,6 +9,7 @@
 #include "experiments/commands.h"
 #include "experiments/progress_bar.h"
 #include "experiments/table.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace {
@@ -133,8 +134,9 @@ ExitCode run_inspect(const Arguments& arguments) {
   line.add()("capture", boost::program_options::value<std::string>()->value_name("FILE"), "capture to read")(
       "json", boost::program_options::bool_switch(), "JSON instead of text");
   line.positional({"capture"});
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
-  CaptureReader capture(line.required("capture"));
+  CaptureReader capture(line.required("capture"), read_trust(line));
   check_values(capture);
   if (line.get<bool>("json")) {
     print_json(capture);

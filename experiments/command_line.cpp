@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 
 #include "core/error.h"
@@ -16,8 +18,19 @@ namespace tq {
 namespace po = boost::program_options;
 
 namespace {
+
 constexpr unsigned kHelpColumns = 110;
+
+// Boost.Program_options fills what it complains about in for %option%, %value% and the like, and in what it
+// filled in once more, without end where that holds such a word itself.
+void refuse_placeholders(const std::string& text, const std::string& source) {
+  static const std::regex placeholder("%[a-z_]+%");
+  if (std::smatch found; std::regex_search(text, found, placeholder)) {
+    throw UsageError("{}: {} cannot be part of an option or its value", source, found.str());
+  }
 }
+
+}  // namespace
 
 CommandLine::CommandLine(std::string command, std::string summary, std::string example)
     : command_(std::move(command)),
@@ -43,6 +56,7 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
   // No guessing of abbreviated options: a typing error is an error.
   constexpr int kStyle = style::unix_style & ~style::allow_guessing;
   std::string source = command_;  // of what is being read, for messages
+  for (const std::string& argument : arguments) refuse_placeholders(argument, source);
   try {
     po::store(
         po::command_line_parser(arguments).options(options_).positional(positional_).style(kStyle).run(),
@@ -61,6 +75,7 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
                       return c == '_' ? '-' : static_cast<char>(std::tolower(c));
                     });
                     const bool known = !name.empty() && options_.find_nothrow(name, false) != nullptr;
+                    if (known) refuse_placeholders(std::getenv(variable.c_str()), variable);
                     return known ? name : "";
                   }),
               values_);
@@ -79,8 +94,11 @@ void CommandLine::read_config(const std::string& path) {
   std::ifstream file(path);
   if (!file) throw UsageError("{}: --config {} cannot be read", command_, path);
   // Sections of other commands are theirs to check; here they only must be commands.
-  const po::parsed_options parsed = po::parse_config_file(file, options_, true);
+  std::stringstream text;
+  for (std::string one; std::getline(file, one);) text << one << '\n';
   if (file.bad()) throw UsageError("{}: --config {} cannot be read", command_, path);  // a folder, say
+  refuse_placeholders(text.str(), path);
+  const po::parsed_options parsed = po::parse_config_file(text, options_, true);
   po::parsed_options mine(&options_);
   for (const po::option& entry : parsed.options) {
     const std::size_t dot = entry.string_key.find('.');

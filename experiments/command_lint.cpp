@@ -6,6 +6,7 @@
 #include "calibration/artefact/lint.h"
 #include "experiments/command_line.h"
 #include "experiments/commands.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -16,8 +17,9 @@ ExitCode run_lint(const Arguments& arguments) {
   line.add()("file", po::value<std::string>()->value_name("PATH"),
              "file or folder; its format is recognised")("json", po::bool_switch(), "JSON instead of text");
   line.positional({"file"});
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
-  const std::vector<LintFinding> findings = lint_file(line.required("file"));
+  const std::vector<LintFinding> findings = lint_file(line.required("file"), read_trust(line));
   const auto problems = std::count_if(findings.begin(), findings.end(), [](const LintFinding& finding) {
     return finding.severity == LintSeverity::problem;
   });

@@ -8,6 +8,7 @@
 #include "experiments/commands.h"
 #include "experiments/report_output.h"
 #include "experiments/sweep/merge_sweeps.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -21,6 +22,7 @@ ExitCode run_merge(const Arguments& arguments) {
       "order")("out", po::value<std::string>()->value_name("FILE"),
                "artefact or folder to write: what one run without --shard would have written")(
       "json", po::bool_switch(), "of a calibration: JSON instead of a table");
+  add_trust_option(line);
   line.positional_list("shards");
   if (!line.parse(arguments)) return ExitCode::done;
   if (!line.given("shards")) throw UsageError("merge: no shards are given; see tq merge --help");
@@ -32,7 +34,7 @@ ExitCode run_merge(const Arguments& arguments) {
     fmt::print("wrote {}\n", out);
     return ExitCode::done;
   }
-  const Artefact artefact = merge_shards(shards);
+  const Artefact artefact = merge_shards(shards, read_trust(line));
   write_artefact(artefact, out);
   print_calibration(artefact, out, line.get<bool>("json"));
   return ExitCode::done;

@@ -13,6 +13,7 @@
 #include "experiments/commands.h"
 #include "experiments/progress_bar.h"
 #include "experiments/table.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -163,12 +164,13 @@ ExitCode run_schedule(const Arguments& arguments) {
   add_candidate_options(line,
                         {.key_bits = "1,2,3,4", .value_modes = "rotated,group", .value_bits = "1,2,3,4"});
   add_policy_options(line);
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
   const std::string& path = line.required("capture");
   if (!line.given("budget")) {
     throw UsageError("schedule: --budget is missing; see tq schedule --help");
   }
-  CaptureReader capture(path);
+  CaptureReader capture(path, read_trust(line));
   ScheduleOptions options;
   options.candidates = read_candidates(line, capture.info());
   options.budget = line.get<std::int64_t>("budget");

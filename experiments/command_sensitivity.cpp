@@ -9,6 +9,7 @@
 #include "experiments/commands.h"
 #include "experiments/progress_bar.h"
 #include "experiments/table.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -88,8 +89,9 @@ ExitCode run_sensitivity(const Arguments& arguments) {
       "json", po::bool_switch(), "JSON instead of a table: one entry a layer, side and codec");
   add_candidate_options(line, {.key_bits = "3", .value_modes = "rotated", .value_bits = "3"});
   add_policy_options(line);
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
-  CaptureReader capture(line.required("capture"));
+  CaptureReader capture(line.required("capture"), read_trust(line));
   const CaptureInfo& info = capture.info();
   const CodecCandidates candidates = read_candidates(line, info);
   const CachePolicy policy = read_policy(line);

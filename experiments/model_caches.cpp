@@ -8,6 +8,7 @@
 #include "experiments/codec_options.h"
 #include "experiments/cuda_attention_cache.h"
 #include "experiments/sweep/backends.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace {
@@ -30,7 +31,7 @@ CodecChoice choose_codec(const CommandLine& line, const ModelConfig& config) {
   if (codec_options_given(line))
     throw UsageError("--artefact brings its own codecs; leave out the codec options");
   const std::string path = line.get<std::string>("artefact");
-  const Artefact artefact = read_artefact(path);
+  const Artefact artefact = read_artefact(path, read_trust(line));
   const bool own_policy = artefact.policy && !line.given("recent-window") && !line.given("first-tokens");
   return {path, cache_layers(artefact), own_policy ? *artefact.policy : read_policy(line)};
 }
@@ -49,6 +50,7 @@ void add_model_cache_options(CommandLine& line) {
       "codec, or float32: nothing rounded, to see what FP16 costs")(
       "backend", po::value<std::string>()->default_value("host")->value_name("NAME"),
       "where the caches are and attention runs: host, or cuda (a GPU)");
+  add_trust_option(line);
   add_policy_options(line, CachePolicy().recent);
   add_codec_options(line, AlphaTarget::unbiased);
 }

@@ -12,6 +12,7 @@
 #include "core/codec_config.h"
 #include "core/rotation.h"
 #include "core/sketch.h"
+#include "datasets/trust.h"
 
 namespace tq {
 
@@ -90,7 +91,7 @@ inline constexpr std::size_t kMaxCandidates = 256;
 // item: throws InputError on a file that is not an artefact, of an unknown version, with a missing, extra,
 // ill-sized or non-finite item, or whose digest does not match.
 void write_artefact(const Artefact&, const std::string& path);
-Artefact read_artefact(const std::string& path);
+Artefact read_artefact(const std::string& path, Trust trust = Trust::none);
 
 // Throws InputError unless the parts fit together: rotations for every head_dim, table counts 1 or
 // num_kv_heads, table sizes those of the codec.

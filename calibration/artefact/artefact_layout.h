@@ -10,6 +10,7 @@
 
 #include "calibration/artefact/artefact.h"
 #include "datasets/hdf5.h"
+#include "datasets/input_tree.h"
 
 // What the writers and readers of the master copy and of its shards share.
 namespace tq {
@@ -29,7 +30,7 @@ inline constexpr std::string_view kScoreMetricNames =
 // All of a file but what a shard adds to it. `format`: what its attribute of that name says; `more`:
 // attributes of the root that the caller reads.
 void write_contents(const hdf5::Object& root, const Artefact& artefact, std::string_view format);
-Artefact read_contents(const hdf5::Object& root, const std::string& path, std::string_view format,
+Artefact read_contents(const hdf5::InputGroup& root, const std::string& path, std::string_view format,
                        std::initializer_list<std::string_view> more = {});
 
 inline std::string layer_name(std::size_t index) { return fmt::format("{:03}", index); }

@@ -7,13 +7,15 @@
 #include "calibration/artefact/digest.h"
 #include "calibration/artefact/export_formats.h"
 #include "core/error.h"
-#include "datasets/hdf5.h"
 #include "datasets/input_file.h"
+#include "datasets/input_tree.h"
 
 namespace tq {
 namespace {
 
-using hdf5::Object;
+using hdf5::InputDataset;
+using hdf5::InputGroup;
+using hdf5::InputObject;
 
 constexpr std::size_t kMaxTableValues = std::size_t{1} << 21;   // 4,096 heads of 8 bits and more
 constexpr std::size_t kMaxMatrixValues = std::size_t{1} << 20;  // d = 1024
@@ -23,9 +25,9 @@ std::string list_names(const std::set<std::string>& names) {
 }
 
 // Every child is one of `known`, and none of them is missing.
-void require_children(const Object& group, const std::set<std::string>& known) {
+void require_children(const InputGroup& group, const std::set<std::string>& known) {
   std::set<std::string> found;
-  for (const std::string& name : hdf5::child_names(group, kMaxLayers + 1)) {
+  for (const std::string& name : group.child_names(kMaxLayers + 1)) {
     if (!known.contains(name)) {
       throw InputError("{}: '{}' is not part of the format; {} is", group.where(), printable(name),
                        list_names(known));
@@ -39,21 +41,18 @@ void require_children(const Object& group, const std::set<std::string>& known) {
 
 // No attribute beyond `known`; the readers below find those that are missing. By count, because HDF5 1.10
 // crashes while it lists the names of damaged attributes.
-void require_attributes(const Object& object, const std::set<std::string>& known) {
-  H5O_info_t info;
-  if (H5Oget_info2(object.id(), &info, H5O_INFO_NUM_ATTRS) < 0) {
-    throw InputError("{}: cannot be examined; the file is damaged", object.where());
-  }
-  hsize_t present = 0;
-  for (const std::string& name : known) present += hdf5::has_attribute(object, name) ? 1 : 0;
-  if (info.num_attrs != present) {
+void require_attributes(const InputObject& object, const std::set<std::string>& known) {
+  std::size_t present = 0;
+  for (const std::string& name : known) present += object.has_attribute(name) ? 1 : 0;
+  const std::size_t all = object.attribute_count();
+  if (all != present) {
     throw InputError("{}: has {} attributes that are not part of the format; {} are", object.where(),
-                     info.num_attrs - present, list_names(known));
+                     all - present, list_names(known));
   }
 }
 
-int read_int(const Object& object, const std::string& name, int lowest, int highest) {
-  const std::int64_t value = hdf5::read_int64_attribute(object, name);
+int read_int(const InputObject& object, const std::string& name, int lowest, int highest) {
+  const std::int64_t value = object.int64_attribute(name);
   if (value < lowest || value > highest) {
     throw InputError("{}: attribute '{}' is {}; {} to {} is wanted", object.where(), name, value, lowest,
                      highest);
@@ -62,8 +61,8 @@ int read_int(const Object& object, const std::string& name, int lowest, int high
 }
 
 template <typename Enum>
-Enum read_enum(const Object& object, const std::string& name) {
-  const std::string text = hdf5::read_string_attribute(object, name);
+Enum read_enum(const InputObject& object, const std::string& name) {
+  const std::string text = object.string_attribute(name);
   try {
     return parse_choice<Enum>(name, printable(text));
   } catch (const UsageError& error) {
@@ -72,10 +71,10 @@ Enum read_enum(const Object& object, const std::string& name) {
 }
 
 // The float64 values of `name`, which must round to the float32 values beside them.
-hdf5::Array<double> read_numbers(const Object& group, const std::string& name,
+hdf5::Array<double> read_numbers(const InputGroup& group, const std::string& name,
                                  const hdf5::Extents& expected) {
-  const auto single = hdf5::read_array<float>(group, name, expected, kMaxTableValues);
-  auto exact = hdf5::read_array<double>(group, name + "_f64", single.extents, kMaxTableValues);
+  const auto single = group.array<float>(name, expected, kMaxTableValues);
+  auto exact = group.array<double>(name + "_f64", single.extents, kMaxTableValues);
   for (std::size_t i = 0; i < exact.values.size(); ++i) {
     if (!std::isfinite(single.values[i]) || !std::isfinite(exact.values[i])) {
       throw InputError("{}: {}: element {} is not finite", group.where(), name, i);
@@ -90,11 +89,10 @@ hdf5::Array<double> read_numbers(const Object& group, const std::string& name,
 }
 
 // One table, or one a KV head.
-std::vector<Codebook> read_codebooks(const Object& group, int bits, int num_kv_heads) {
+std::vector<Codebook> read_codebooks(const InputGroup& group, int bits, int num_kv_heads) {
   const std::size_t size = std::size_t{1} << bits;
   const auto heads = static_cast<std::size_t>(num_kv_heads);
-  const bool per_head =
-      hdf5::extents_of(hdf5::open_dataset(group, "centroids", 4 * kMaxTableValues)).size() == 2;
+  const bool per_head = group.dataset("centroids", 4 * kMaxTableValues).info().extents.size() == 2;
   const auto expected = [&](std::size_t width) {
     return per_head ? hdf5::Extents{heads, width} : hdf5::Extents{width};
   };
@@ -111,7 +109,7 @@ std::vector<Codebook> read_codebooks(const Object& group, int bits, int num_kv_h
   return codebooks;
 }
 
-void read_key(const Object& group, LayerArtefact& layer) {
+void read_key(const InputGroup& group, LayerArtefact& layer) {
   require_children(
       group, {"centroids", "centroids_f64", "boundaries", "boundaries_f64", "qjl_scale", "qjl_scale_f64"});
   layer.key.mode = read_enum<KeyMode>(group, "mode");
@@ -126,9 +124,9 @@ void read_key(const Object& group, LayerArtefact& layer) {
   std::vector<Codebook> codebooks = read_codebooks(group, layer.key.table_bits(), layer.num_kv_heads);
   const std::vector<double> scales = read_numbers(group, "qjl_scale", {codebooks.size()}).values;
   for (const char* name : {"qjl_scale", "qjl_scale_f64"}) {
-    const Object dataset = hdf5::open_dataset(group, name, 8 * kMaxTableValues);
+    const InputDataset dataset = group.dataset(name, 8 * kMaxTableValues);
     require_attributes(dataset, {"convention"});
-    if (hdf5::read_string_attribute(dataset, "convention") != "alpha") {
+    if (dataset.string_attribute("convention") != "alpha") {
       throw InputError("{}: attribute 'convention' must be 'alpha', the bare coefficient", dataset.where());
     }
   }
@@ -137,7 +135,7 @@ void read_key(const Object& group, LayerArtefact& layer) {
   }
 }
 
-void read_value(const Object& group, LayerArtefact& layer) {
+void read_value(const InputGroup& group, LayerArtefact& layer) {
   layer.value.mode = read_enum<ValueMode>(group, "mode");
   layer.value.bits = read_int(group, "bits", 1, 8);
   if (layer.value.mode == ValueMode::group) {
@@ -152,12 +150,12 @@ void read_value(const Object& group, LayerArtefact& layer) {
   layer.value_tables = read_codebooks(group, layer.value.bits, layer.num_kv_heads);
 }
 
-std::optional<double> read_score(double stored, const Object& group) {
+std::optional<double> read_score(double stored, const InputGroup& group) {
   if (std::isinf(stored)) throw InputError("{}: a score is infinite", group.where());
   return std::isnan(stored) ? std::nullopt : std::optional(stored);
 }
 
-TableMetrics read_metrics(const double* scores, const Object& group) {
+TableMetrics read_metrics(const double* scores, const InputGroup& group) {
   const auto relative_mse = read_score(scores[0], group), cosine = read_score(scores[1], group);
   if (!relative_mse || !cosine) throw InputError("{}: relative_mse or cosine is not a number", group.where());
   return {.relative_mse = *relative_mse,
@@ -167,44 +165,43 @@ TableMetrics read_metrics(const double* scores, const Object& group) {
           .output_error = read_score(scores[4], group)};
 }
 
-GateRecord read_gate(const Object& group) {
+GateRecord read_gate(const InputGroup& group) {
   require_attributes(group, {"kept", "reason"});
   GateRecord gate;
   gate.kept = read_int(group, "kept", 0, static_cast<int>(kMaxCandidates) - 1);
-  gate.reason = hdf5::read_string_attribute(group, "reason");
-  if (hdf5::child_names(group).empty()) return gate;
+  gate.reason = group.string_attribute("reason");
+  if (group.child_names().empty()) return gate;
   require_children(group, {"scores"});
-  const auto scores =
-      hdf5::read_array<double>(group, "scores", {hdf5::kAnyExtent, kScoreParts, kScoreMetrics},
-                               kMaxCandidates * kScoreParts * kScoreMetrics);
-  const Object dataset = hdf5::open_dataset(group, "scores", 8 * kMaxTableValues);
+  const auto scores = group.array<double>("scores", {hdf5::kAnyExtent, kScoreParts, kScoreMetrics},
+                                          kMaxCandidates * kScoreParts * kScoreMetrics);
+  const InputDataset dataset = group.dataset("scores", 8 * kMaxTableValues);
   std::set<std::string> attributes{"parts", "metrics"};
   for (std::size_t i = 0; i < scores.extents[0]; ++i) {
     const double* own = scores.values.data() + i * kScoreParts * kScoreMetrics;
     attributes.insert(candidate_name(i));
-    gate.candidates.push_back({.name = hdf5::read_string_attribute(dataset, candidate_name(i)),
+    gate.candidates.push_back({.name = dataset.string_attribute(candidate_name(i)),
                                .fit = read_metrics(own, group),
                                .held_out = read_metrics(own + kScoreMetrics, group)});
   }
   require_attributes(dataset, attributes);
-  if (hdf5::read_string_attribute(dataset, "parts") != kScorePartNames ||
-      hdf5::read_string_attribute(dataset, "metrics") != kScoreMetricNames) {
+  if (dataset.string_attribute("parts") != kScorePartNames ||
+      dataset.string_attribute("metrics") != kScoreMetricNames) {
     throw InputError("{}: attributes 'parts' and 'metrics' must be '{}' and '{}'", dataset.where(),
                      kScorePartNames, kScoreMetricNames);
   }
   return gate;
 }
 
-std::vector<float> read_matrix(const Object& group, std::size_t d) {
-  auto matrix = hdf5::read_array<float>(group, "matrix", {d, d}, kMaxMatrixValues).values;
+std::vector<float> read_matrix(const InputGroup& group, std::size_t d) {
+  auto matrix = group.array<float>("matrix", {d, d}, kMaxMatrixValues).values;
   for (std::size_t i = 0; i < matrix.size(); ++i) {
     if (!std::isfinite(matrix[i])) throw InputError("{}: matrix: element {} is not finite", group.where(), i);
   }
   return matrix;
 }
 
-std::uint64_t read_seed(const Object& group) {
-  const std::string text = hdf5::read_string_attribute(group, "seed");
+std::uint64_t read_seed(const InputGroup& group) {
+  const std::string text = group.string_attribute("seed");
   const auto seed = parse_integer<std::uint64_t>(text);
   if (!seed)
     throw InputError("{}: attribute 'seed' must be an integer from 0 to 2^64 - 1 as text", group.where());
@@ -213,7 +210,7 @@ std::uint64_t read_seed(const Object& group) {
 
 // A Rotation or Sketch. `rht` is the kind that is stored as signs and a permutation.
 template <typename ObjectType, typename Kind>
-ObjectType read_object(const Object& group, int head_dim, Kind rht) {
+ObjectType read_object(const InputGroup& group, int head_dim, Kind rht) {
   require_attributes(group, {"kind", "seed"});
   const auto kind = read_enum<Kind>(group, "kind");
   const std::uint64_t seed = read_seed(group);
@@ -224,9 +221,9 @@ ObjectType read_object(const Object& group, int head_dim, Kind rht) {
   std::vector<float> values;
   std::vector<std::uint16_t> permutation;
   if (is_rht) {
-    const auto bytes = hdf5::read_array<std::uint8_t>(group, "sign_bits", {d / 8}, d).values;
+    const auto bytes = group.array<std::uint8_t>("sign_bits", {d / 8}, d).values;
     for (std::size_t i = 0; i < d; ++i) values.push_back((bytes[i / 8] >> (i % 8) & 1) != 0 ? -1.0f : 1.0f);
-    permutation = hdf5::read_array<std::uint16_t>(group, "permutation", {d}, d).values;
+    permutation = group.array<std::uint16_t>("permutation", {d}, d).values;
   } else {
     values = read_matrix(group, d);
   }
@@ -239,56 +236,55 @@ ObjectType read_object(const Object& group, int head_dim, Kind rht) {
 }
 
 template <typename ObjectType, typename Kind>
-std::map<int, ObjectType> read_objects(const Object& root, const std::string& name, Kind rht) {
-  const Object group = hdf5::open_group(root, name);
+std::map<int, ObjectType> read_objects(const InputGroup& root, const std::string& name, Kind rht) {
+  const InputGroup group = root.group(name);
   std::map<int, ObjectType> objects;
-  for (const std::string& child : hdf5::child_names(group, kMaxLayers)) {
+  for (const std::string& child : group.child_names(kMaxLayers)) {
     const int head_dim = parse_integer<int>(child).value_or(0);
     if (std::to_string(head_dim) != child || head_dim < 16 || head_dim > 1024 || head_dim % 8 != 0) {
       throw InputError("{}: '{}' is not a head dimension, a multiple of 8 from 16 to 1024", group.where(),
                        printable(child));
     }
-    objects.emplace(head_dim, read_object<ObjectType>(hdf5::open_group(group, child), head_dim, rht));
+    objects.emplace(head_dim, read_object<ObjectType>(group.group(child), head_dim, rht));
   }
   return objects;
 }
 
-Provenance read_provenance(const Object& root) {
-  const Object group = hdf5::open_group(root, "provenance");
+Provenance read_provenance(const InputGroup& root) {
+  const InputGroup group = root.group("provenance");
   require_children(group, {});
   require_attributes(group, {"tool_version", "command_line", "utc_time", "capture_name", "capture_sha256",
                              "model", "fit_tokens", "held_out_tokens"});
-  return {.tool_version = hdf5::read_string_attribute(group, "tool_version"),
-          .command_line = hdf5::read_string_attribute(group, "command_line"),
-          .utc_time = hdf5::read_string_attribute(group, "utc_time"),
-          .capture_name = hdf5::read_string_attribute(group, "capture_name"),
-          .capture_sha256 = hdf5::read_string_attribute(group, "capture_sha256"),
-          .model = hdf5::read_string_attribute(group, "model"),
-          .fit_tokens = hdf5::read_int64_attribute(group, "fit_tokens"),
-          .held_out_tokens = hdf5::read_int64_attribute(group, "held_out_tokens")};
+  return {.tool_version = group.string_attribute("tool_version"),
+          .command_line = group.string_attribute("command_line"),
+          .utc_time = group.string_attribute("utc_time"),
+          .capture_name = group.string_attribute("capture_name"),
+          .capture_sha256 = group.string_attribute("capture_sha256"),
+          .model = group.string_attribute("model"),
+          .fit_tokens = group.int64_attribute("fit_tokens"),
+          .held_out_tokens = group.int64_attribute("held_out_tokens")};
 }
 
-LayerArtefact read_layer(const Object& group) {
+LayerArtefact read_layer(const InputGroup& group) {
   require_children(group, {"key", "value", "metrics"});
   require_attributes(group, {"head_dim", "num_kv_heads"});
   LayerArtefact layer;
   layer.head_dim = read_int(group, "head_dim", 16, 1024);
   layer.num_kv_heads = read_int(group, "num_kv_heads", 1, kMaxHeads);
-  read_key(hdf5::open_group(group, "key"), layer);
-  read_value(hdf5::open_group(group, "value"), layer);
-  const Object metrics = hdf5::open_group(group, "metrics");
+  read_key(group.group("key"), layer);
+  read_value(group.group("value"), layer);
+  const InputGroup metrics = group.group("metrics");
   require_children(metrics, {"key", "value"});
-  layer.key_gate = read_gate(hdf5::open_group(metrics, "key"));
-  layer.value_gate = read_gate(hdf5::open_group(metrics, "value"));
+  layer.key_gate = read_gate(metrics.group("key"));
+  layer.value_gate = read_gate(metrics.group("value"));
   return layer;
 }
 
 }  // namespace
 
-Artefact read_contents(const Object& root, const std::string& path, std::string_view format,
+Artefact read_contents(const InputGroup& root, const std::string& path, std::string_view format,
                        std::initializer_list<std::string_view> more) {
-  const std::string found =
-      hdf5::has_attribute(root, "format") ? hdf5::read_string_attribute(root, "format") : "";
+  const std::string found = root.has_attribute("format") ? root.string_attribute("format") : "";
   if (found == kShardFormat && format == kArtefactFormat) {
     throw InputError("{}: is one shard of a calibration; tq merge makes an artefact of all of them",
                      root.where());
@@ -297,7 +293,7 @@ Artefact read_contents(const Object& root, const std::string& path, std::string_
     throw InputError("{}: not {}: the attribute 'format' is not '{}'", root.where(),
                      format == kArtefactFormat ? "an artefact" : "a shard of a calibration", format);
   }
-  const std::int64_t version = hdf5::read_int64_attribute(root, "format_version");
+  const std::int64_t version = root.int64_attribute("format_version");
   if (version != kArtefactVersion) {
     throw InputError("{}: format_version {} is unknown; this program reads {}", root.where(), version,
                      kArtefactVersion);
@@ -311,11 +307,11 @@ Artefact read_contents(const Object& root, const std::string& path, std::string_
 
   Artefact artefact;
   artefact.num_q_heads = read_int(root, "num_q_heads", 1, kMaxHeads);
-  artefact.key_basis = hdf5::read_string_attribute(root, "key_basis");
-  if (hdf5::has_attribute(root, "softmax_scale")) {
-    artefact.softmax_scale = hdf5::read_double_attribute(root, "softmax_scale");
+  artefact.key_basis = root.string_attribute("key_basis");
+  if (root.has_attribute("softmax_scale")) {
+    artefact.softmax_scale = root.double_attribute("softmax_scale");
   }
-  if (hdf5::has_attribute(root, "recent_window") || hdf5::has_attribute(root, "first_tokens")) {
+  if (root.has_attribute("recent_window") || root.has_attribute("first_tokens")) {
     artefact.policy = CachePolicy{.recent = read_int(root, "recent_window", 0, kMaxPolicyTokens),
                                   .sinks = read_int(root, "first_tokens", 0, kMaxPolicyTokens)};
   }
@@ -324,26 +320,25 @@ Artefact read_contents(const Object& root, const std::string& path, std::string_
   artefact.sketches = read_objects<Sketch>(root, "sketches", SketchKind::orthogonal);
 
   const auto count = static_cast<std::size_t>(read_int(root, "num_layers", 1, static_cast<int>(kMaxLayers)));
-  const Object layers = hdf5::open_group(root, "layers");
+  const InputGroup layers = root.group("layers");
   std::set<std::string> names;
   for (std::size_t i = 0; i < count; ++i) names.insert(layer_name(i));
   require_children(layers, names);
-  for (const std::string& name : names) artefact.layers.push_back(read_layer(hdf5::open_group(layers, name)));
+  for (const std::string& name : names) artefact.layers.push_back(read_layer(layers.group(name)));
 
   validate(artefact, path);
-  if (hdf5::read_string_attribute(root, "codec") != describe_codec(artefact)) {
+  if (root.string_attribute("codec") != describe_codec(artefact)) {
     throw InputError("{}: attribute 'codec' must be '{}'", root.where(), describe_codec(artefact));
   }
-  if (hdf5::read_string_attribute(root, "sha256") != artefact_digest(artefact)) {
+  if (root.string_attribute("sha256") != artefact_digest(artefact)) {
     throw InputError("{}: the content does not have the digest in 'sha256'; the file was edited or damaged",
                      root.where());
   }
   return artefact;
 }
 
-Artefact read_artefact(const std::string& path) {
-  const hdf5::File file = hdf5::open_for_reading(path);
-  return read_contents(file.root(), path, kArtefactFormat);
+Artefact read_artefact(const std::string& path, Trust trust) {
+  return read_contents(hdf5::open_input(path, trust), path, kArtefactFormat);
 }
 
 }  // namespace tq

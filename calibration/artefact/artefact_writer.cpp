@@ -14,8 +14,6 @@ namespace {
 
 using hdf5::Object;
 
-constexpr std::size_t kMaxOwnBytes = std::size_t{1} << 24;  // of a dataset that was just written
-
 // float32, and the float64 originals beside them.
 void write_numbers(const Object& group, const std::string& name, const hdf5::Extents& extents,
                    const std::vector<double>& values) {
@@ -54,7 +52,7 @@ void write_key(const Object& group, const LayerArtefact& layer) {
   write_codebooks(group, codebooks);
   write_numbers(group, "qjl_scale", {scales.size()}, scales);
   for (const char* name : {"qjl_scale", "qjl_scale_f64"}) {
-    hdf5::write_attribute(hdf5::open_dataset(group, name, kMaxOwnBytes), "convention", "alpha");
+    hdf5::write_attribute(hdf5::open_object(group, name), "convention", "alpha");
   }
 }
 
@@ -85,7 +83,7 @@ void write_gate(const Object& group, const GateRecord& gate) {
     }
   }
   hdf5::write_array(group, "scores", {gate.candidates.size(), kScoreParts, kScoreMetrics}, scores);
-  const Object dataset = hdf5::open_dataset(group, "scores", kMaxOwnBytes);
+  const Object dataset = hdf5::open_object(group, "scores");
   hdf5::write_attribute(dataset, "parts", kScorePartNames);
   hdf5::write_attribute(dataset, "metrics", kScoreMetricNames);
   for (std::size_t i = 0; i < gate.candidates.size(); ++i) {

@@ -43,10 +43,10 @@ ImportedTables read_any_json(const std::string& text, const std::string& path) {
       path);
 }
 
-ImportedTables read_by_content(const std::string& path) {
+ImportedTables read_by_content(const std::string& path, Trust trust) {
   std::error_code error;
   if (fs::is_directory(path, error)) return read_upstream_folder(path);
-  if (is_hdf5(path)) return tables_of(read_artefact(path));
+  if (is_hdf5(path)) return tables_of(read_artefact(path, trust));
 
   const std::string text = read_input_file(path, kMaxFileBytes);
   if (looks_like_safetensors(text)) return read_safetensors(text, path);
@@ -133,17 +133,17 @@ std::string_view to_string(SourceFormat format) {
   return kNames.at(static_cast<std::size_t>(format));
 }
 
-ImportedTables import_tables(const std::string& path) try {
-  ImportedTables tables = read_by_content(path);
+ImportedTables import_tables(const std::string& path, Trust trust) try {
+  ImportedTables tables = read_by_content(path, trust);
   validate_tables(tables, path);
   return tables;
 } catch (const fs::filesystem_error& error) {
   throw InputError("{}: cannot be read: {}", path, error.code().message());
 }
 
-Artefact import_artefact(const std::string& path) {
+Artefact import_artefact(const std::string& path, Trust trust) {
   std::error_code error;
-  if (!fs::is_directory(path, error) && is_hdf5(path)) return read_artefact(path);
+  if (!fs::is_directory(path, error) && is_hdf5(path)) return read_artefact(path, trust);
 
   ImportedTables tables = import_tables(path);
   const std::vector<std::string> missing = missing_items(tables);

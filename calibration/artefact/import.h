@@ -60,12 +60,12 @@ struct ImportedTables {
 // Reads a master copy or an export, told apart by content and not by name: a `*.tq.h5`, an upstream codebook
 // file, a folder of them, a folder that the upstream-json export wrote, a turboquant_kv.json, a safetensors
 // file, a C header of ours. Throws InputError where the content is none of these, damaged or inconsistent.
-ImportedTables import_tables(const std::string& path);
+ImportedTables import_tables(const std::string& path, Trust trust = Trust::none);
 
 // The same, as an artefact with empty gate records (a master copy keeps its own). Throws InputError that says
 // what the file lacks, where it lacks something; where a rotation or sketch drawn again has another digest;
 // and where the file holds items that the format does not have, which would be lost.
-Artefact import_artefact(const std::string& path);
+Artefact import_artefact(const std::string& path, Trust trust = Trust::none);
 
 // The tables of an artefact.
 ImportedTables tables_of(const Artefact& artefact);

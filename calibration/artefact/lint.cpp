@@ -147,8 +147,8 @@ std::string_view to_string(LintSeverity severity) {
   return severity == LintSeverity::note ? "note" : "problem";
 }
 
-std::vector<LintFinding> lint_file(const std::string& path) {
-  const ImportedTables tables = import_tables(path);
+std::vector<LintFinding> lint_file(const std::string& path, Trust trust) {
+  const ImportedTables tables = import_tables(path, trust);
   Linter linter;
   for (const std::string& place : tables.unknown)
     linter.problem(place, "not an item of the format; readers ignore it");

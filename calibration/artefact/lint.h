@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "datasets/trust.h"
+
 namespace tq {
 
 enum class LintSeverity { note, problem };
@@ -20,6 +22,6 @@ struct LintFinding {
 // from it; boundaries that are not midpoints. Problems: an iteration that stopped early, an MSE more than 25
 // % over the optimum's, a stated MSE that is not the table's, an alpha that looks divided by d, items that
 // the format does not have. Throws InputError where the file cannot be read as a whole.
-std::vector<LintFinding> lint_file(const std::string& path);
+std::vector<LintFinding> lint_file(const std::string& path, Trust trust = Trust::none);
 
 }  // namespace tq

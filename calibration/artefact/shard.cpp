@@ -13,8 +13,8 @@ namespace {
 constexpr std::string_view kIndex = "shard", kCount = "shards", kLayers = "layers_of_all_shards",
                            kOptions = "options";
 
-int read_count(const hdf5::Object& root, std::string_view name, int lowest, int highest) {
-  const std::int64_t value = hdf5::read_int64_attribute(root, std::string(name));
+int read_count(const hdf5::InputGroup& root, std::string_view name, int lowest, int highest) {
+  const std::int64_t value = root.int64_attribute(std::string(name));
   if (value < lowest || value > highest) {
     throw InputError("{}: attribute '{}' is {}; {} to {} is wanted", root.where(), name, value, lowest,
                      highest);
@@ -69,15 +69,14 @@ void write_shard(const ArtefactShard& shard, const std::string& path) {
   output.commit();
 }
 
-ArtefactShard read_shard(const std::string& path) {
-  const hdf5::File file = hdf5::open_for_reading(path);
-  const hdf5::Object& root = file.root();
+ArtefactShard read_shard(const std::string& path, Trust trust) {
+  const hdf5::InputGroup root = hdf5::open_input(path, trust);
   ArtefactShard shard;
   shard.artefact = read_contents(root, path, kShardFormat, {kIndex, kCount, kLayers, kOptions});
   shard.num_layers = read_count(root, kLayers, 1, static_cast<int>(kMaxLayers));
   shard.shard.count = read_count(root, kCount, 1, shard.num_layers);
   shard.shard.index = read_count(root, kIndex, 1, shard.shard.count) - 1;
-  shard.options = hdf5::read_string_attribute(root, std::string(kOptions));
+  shard.options = root.string_attribute(std::string(kOptions));
   if (const std::size_t layers = layers_of(shard.shard, shard.num_layers).size();
       shard.artefact.layers.size() != layers) {
     throw InputError("{}: holds {} layers; shard {} of {} has {}", root.where(), shard.artefact.layers.size(),
@@ -86,12 +85,12 @@ ArtefactShard read_shard(const std::string& path) {
   return shard;
 }
 
-Artefact merge_shards(const std::vector<std::string>& paths) {
+Artefact merge_shards(const std::vector<std::string>& paths, Trust trust) {
   std::optional<ArtefactShard> first;
   std::vector<std::string> found;  // the file of every shard
   Artefact merged;
   for (const std::string& path : paths) {
-    ArtefactShard shard = read_shard(path);
+    ArtefactShard shard = read_shard(path, trust);
     if (!first) {
       first = shard;
       merged = shard.artefact;

@@ -27,10 +27,10 @@ std::vector<int> layers_of(const Shard& shard, int num_layers);
 // An artefact's file (artefact.h) under a format name of its own, with attributes for what is added; checked
 // as strictly when it is read.
 void write_shard(const ArtefactShard& shard, const std::string& path);
-ArtefactShard read_shard(const std::string& path);
+ArtefactShard read_shard(const std::string& path, Trust trust);
 
 // The artefact that one run would have written; its time is the latest of theirs. Throws InputError that
 // names a file, where a shard is missing, there twice, or of another calibration.
-Artefact merge_shards(const std::vector<std::string>& paths);
+Artefact merge_shards(const std::vector<std::string>& paths, Trust trust);
 
 }  // namespace tq

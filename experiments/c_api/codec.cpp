@@ -99,7 +99,8 @@ Artefact read_artefact_file(const char* path) {
   static std::mutex mutex;
   require(path, "path");
   const std::scoped_lock lock(mutex);
-  return read_artefact(path);
+  // A library does not fork its host.
+  return read_artefact(path, Trust::full);
 }
 
 const tq_codec& checked(const tq_codec* codec, std::size_t heads) {

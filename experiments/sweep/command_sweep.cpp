@@ -27,6 +27,7 @@
 #include "experiments/sweep/summary.h"
 #include "experiments/sweep/sweep_plan.h"
 #include "experiments/sweep/timings.h"
+#include "experiments/trust_option.h"
 
 namespace tq {
 namespace po = boost::program_options;
@@ -116,7 +117,7 @@ const DeviceInfo* gpu_for(const SweepPlan& plan, const std::map<std::string, std
 }
 
 // Measures `todo` and appends the lines; reports what it does to the terminal's bar or to the log.
-void measure(const std::vector<const Configuration*>& todo, const std::vector<Worker>& workers,
+void measure(const std::vector<const Configuration*>& todo, const std::vector<Worker>& workers, Trust trust,
              const std::string& folder, std::size_t run, ResultLog& log) {
   const std::string timings_path = (std::filesystem::path(folder) / kTimingsFile).string();
   std::ofstream timings(timings_path, std::ios::app);
@@ -131,7 +132,7 @@ void measure(const std::vector<const Configuration*>& todo, const std::vector<Wo
   };
   const int cores = omp_get_max_threads();
   const auto own = std::count_if(workers.begin(), workers.end(), [](const Worker& w) { return w.rank == 0; });
-  Measurer measurer(cores);
+  Measurer measurer(cores, trust);
   run_in_order(
       todo.size(), workers.size(),
       [&](std::size_t index, std::size_t worker) {
@@ -190,12 +191,13 @@ ExitCode run_sweep(const Arguments& arguments) {
       "excluded",
       "tq sweep --config sweep.ini --out sweep-results");
   add_options(line);
+  add_trust_option(line);
   if (!line.parse(arguments)) return ExitCode::done;
   const int most_jobs =
       line.given("jobs") ? line.get<int>("jobs") : std::min(kMostJobs, omp_get_max_threads());
   if (most_jobs < 1 || most_jobs > kMostJobs)
     throw UsageError("--jobs {} is out of range: 1 to {}", most_jobs, kMostJobs);
-  InputCatalogue inputs;
+  InputCatalogue inputs(read_trust(line));
   if (line.get<bool>("dry-run")) {
     SweepPlan plan = read_plan(line, inputs);
     take_shard(read_shard_option(line), plan);
@@ -211,7 +213,7 @@ ExitCode run_sweep(const Arguments& arguments) {
   const ProcessGroup& processes = all_processes();
   require_same_plan(processes, plan);
   if (processes.rank() != 0) {
-    serve(processes.rank(), share_workers(processes, most_jobs, 0), plan);
+    serve(processes.rank(), share_workers(processes, most_jobs, 0), plan, read_trust(line));
     return ExitCode::done;
   }
   const bool resume = line.get<bool>("resume");
@@ -228,7 +230,7 @@ ExitCode run_sweep(const Arguments& arguments) {
     spdlog::info("{} of {} configurations are done", plan.configurations.size() - todo.size(),
                  plan.configurations.size());
   }
-  measure(todo, workers, folder, manifest.run(), log);
+  measure(todo, workers, read_trust(line), folder, manifest.run(), log);
   release(workers);
   manifest.finish(todo.size());
   const FusedSummary fused = fused_summary(plan, log.lines());

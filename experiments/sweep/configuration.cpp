@@ -191,7 +191,7 @@ const CaptureFacts* InputCatalogue::find_capture(const std::string& source) {
   if (const auto known = captures_.find(source); known != captures_.end()) return &known->second;
   const std::optional<std::string> path = capture_file(source);
   if (!path) return nullptr;
-  const CaptureReader capture(*path);
+  const CaptureReader capture(*path, trust_);
   const CaptureInfo& info = capture.info();
   CaptureFacts facts;
   facts.path = *path;

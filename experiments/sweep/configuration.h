@@ -36,6 +36,8 @@ struct ModelFacts {
 // What a sweep reads, each file once.
 class InputCatalogue {
  public:
+  explicit InputCatalogue(Trust trust) : trust_(trust) {}
+
   // By the value of the axis `source`; null for a synthetic one. Throws InputError for a capture that cannot
   // be read.
   const CaptureFacts* find_capture(const std::string& source);
@@ -46,6 +48,7 @@ class InputCatalogue {
   const std::map<std::string, std::string>& digests() const { return digests_; }
 
  private:
+  Trust trust_;
   std::map<std::string, CaptureFacts> captures_;
   std::map<std::string, ModelFacts> models_;
   std::map<std::string, std::string> digests_;

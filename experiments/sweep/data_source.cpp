@@ -97,12 +97,12 @@ std::optional<std::string> capture_file(const std::string& source) {
   return std::nullopt;
 }
 
-DataSource::DataSource(const DataKey& key, int threads) {
+DataSource::DataSource(const DataKey& key, int threads, Trust trust) : trust_(trust) {
   if (!key.capture) {
     layers_.push_back(synthetic_layer(key, threads));
     return;
   }
-  CaptureReader capture(*key.capture);
+  CaptureReader capture(*key.capture, trust);
   if (!fits_in_memory(capture.info())) {
     streamed_ = *key.capture;
     return;
@@ -116,7 +116,7 @@ DataSource::DataSource(const DataKey& key, int threads) {
 CaptureReport DataSource::measure(const CodecOptions& options, const CacheBackend& backend,
                                   const Progress& progress) const {
   if (!streamed_.empty()) {
-    CaptureReader capture(streamed_);
+    CaptureReader capture(streamed_, trust_);
     return evaluate_capture(capture, options, progress, backend);
   }
   const auto open = [&](int index) {
@@ -133,7 +133,7 @@ std::shared_ptr<const DataSource> DataSources::get(const DataKey& key) {
     if (known == key) return source;
   }
   if (latest_.size() == 2) latest_.pop_front();
-  latest_.emplace_back(key, std::make_shared<DataSource>(key, threads_));
+  latest_.emplace_back(key, std::make_shared<DataSource>(key, threads_, trust_));
   return latest_.back().second;
 }
 

@@ -40,11 +40,12 @@ struct DataKey {
 class DataSource {
  public:
   // Synthetic rows are drawn on `threads` threads, and do not depend on their number.
-  DataSource(const DataKey& key, int threads);
+  DataSource(const DataKey& key, int threads, Trust trust);
   CaptureReport measure(const CodecOptions& options, const CacheBackend& backend,
                         const Progress& progress) const;
 
  private:
+  Trust trust_;
   std::string streamed_;  // the capture's path, when it is not in memory
   std::vector<LayerContext> layers_;
 };
@@ -54,11 +55,12 @@ class DataSource {
 // put to it.
 class DataSources {
  public:
-  explicit DataSources(int threads) : threads_(threads) {}
+  DataSources(int threads, Trust trust) : threads_(threads), trust_(trust) {}
   std::shared_ptr<const DataSource> get(const DataKey& key);
 
  private:
   int threads_;
+  Trust trust_;
   std::mutex mutex_;
   std::deque<std::pair<DataKey, std::shared_ptr<const DataSource>>> latest_;
 };

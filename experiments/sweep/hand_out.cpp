@@ -98,13 +98,13 @@ void release(const std::vector<Worker>& workers) {
   }
 }
 
-void serve(int rank, const std::vector<Worker>& workers, const SweepPlan& plan) {
+void serve(int rank, const std::vector<Worker>& workers, const SweepPlan& plan, Trust trust) {
   std::map<std::string, const Configuration*> by_key;
   for (const Configuration& configuration : plan.configurations) by_key[configuration.key] = &configuration;
   const int cores = omp_get_max_threads();
   const auto own = std::count_if(workers.begin(), workers.end(),
                                  [rank](const Worker& worker) { return worker.rank == rank; });
-  Measurer measurer(cores);
+  Measurer measurer(cores, trust);
   std::vector<std::jthread> threads;
   for (int channel = 0; channel < own; ++channel) {
     threads.emplace_back([&, channel] {

@@ -32,6 +32,6 @@ Measured measure_at(const Worker& worker, const Configuration& configuration);
 void release(const std::vector<Worker>& workers);
 // In the others: measures what the first process asks for, on as many threads as it has workers, until it
 // lets them go.
-void serve(int rank, const std::vector<Worker>& workers, const SweepPlan& plan);
+void serve(int rank, const std::vector<Worker>& workers, const SweepPlan& plan, Trust trust);
 
 }  // namespace tq

@@ -18,7 +18,7 @@ struct Measured {
 class Measurer {
  public:
   // Data and models are made on `threads` threads.
-  explicit Measurer(int threads) : sources_(threads), models_(threads) {}
+  Measurer(int threads, Trust trust) : sources_(threads, trust), models_(threads) {}
   // `progress` gets the configuration's `work`, in parts.
   Measured measure(const Configuration& configuration, const Progress& progress);
 

@@ -203,6 +203,8 @@ class Configuration(CommandLineTest):
             self.assert_refused(2, ["codebook", *path], path[1], *words)
         self.assert_refused(2, ["codebook", "--config", self.path("missing.ini")], "missing.ini", "cannot be read")
         self.assert_refused(2, ["codebook", "--config", self.folder], self.folder, "cannot be read")
+        # Boost.Program_options would fill its message in without end.
+        self.assert_refused(2, ["codebook", "--dim", "%value%"], "%value%")
 
     def test_command_line_over_environment_over_file(self):
         file = self.config("[codebook]\nbits=2\n")
