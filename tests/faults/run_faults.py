@@ -8,6 +8,7 @@ example: tests/faults/run_faults.py build/release --each 5 --only export
 import argparse
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,12 +54,19 @@ def disturb(job, arguments, folder, draws, counts, met):
 
 def report(counts, met, jobs, lost):
     """The counts as a Markdown table: faults, and in brackets how many of them met the run at work."""
+    # A run may be over before it is killed, and a disk may turn out large enough.
     rows = [["job", *FAULTS], ["---"] * (1 + len(FAULTS))]
     for job in jobs:
         cells = ((counts[job.name, name], met[job.name, name]) for name in FAULTS)
         rows.append([job.name, *(f"{faults} ({hits})" if faults else "" for faults, hits in cells)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{table}\n\n{sum(counts.values())} faults, {sum(met.values())} met a run at work, {len(lost)} lost.\n"
+
+
+def revision():
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12"], check=True,
+                          capture_output=True, text=True).stdout.strip()
 
 
 def main():
@@ -71,6 +79,7 @@ def main():
     arguments = parser.parse_args()
     arguments.build = os.path.abspath(arguments.build)
     print(f"seed {arguments.seed}", flush=True)
+    begin_all = time.monotonic()
     can_mount()
     counts, met, lost = Counter(), Counter(), []
     with tempfile.TemporaryDirectory(prefix="tq-faults-") as folder:
@@ -85,10 +94,11 @@ def main():
             lost += disturb(job, arguments, folder, random.Random(f"{arguments.seed} {job.name}"), counts, met)
             print(f"{job.name}: {time.monotonic() - begin:.0f} s", flush=True)
     text = report(counts, met, jobs, lost)
-    print(text)
+    print(f"\n{text}")
     if arguments.report:
         with open(arguments.report, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(f"`tests/faults/run_faults.py build/release --each {arguments.each} --seed {arguments.seed}`, "
+                       f"revision {revision()}, {(time.monotonic() - begin_all) / 60:.0f} minutes\n\n{text}")
     return 1 if lost else 0
 
 
