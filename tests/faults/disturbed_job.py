@@ -81,17 +81,28 @@ class DisturbedJob:
         self.job.succeed(self.work)
         require(self.job.contents(self.work) == self.expected, "the next run's files differ")
 
-    def check_failure(self, code, errors):
-        """Of a run that met an error: exit code 4, a last line that says why, and no temporaries; or it did without."""
+    def check_failure(self, code, errors, may_litter=False):
+        """Of a run that met an error: exit code 4, a last line that says why, and no temporaries; or it did without.
+
+        may_litter: the error may be that a temporary could not be removed; the next run clears it.
+        """
         require(code in (0, 4), f"exit {code}: {errors}")
         if code == 0:
-            require(self.job.cache or self.job.contents(self.work) == self.expected, "success, and other files")
+            require(self.job.cache or self.finished_contents(may_litter) == self.expected, "success, and other files")
             return
         require(not self.job.cache, f"a cache that cannot be written stops the run: {errors}")
         program = os.path.basename(self.job.command[0])
         require(errors.splitlines()[-1].startswith(f"{program}: "), f"no line says what happened: {errors!r}")
         left = [name for name in tree(self.work) if TEMPORARY in name]
-        require(not left, f"left {left}")
+        require(may_litter or not left, f"left {left}")
+
+    def finished_contents(self, may_litter):
+        if not may_litter:
+            return self.job.contents(self.work)
+        with tempfile.TemporaryDirectory() as folder:
+            clean = os.path.join(folder, "work")
+            shutil.copytree(self.work, clean, ignore=shutil.ignore_patterns(f"*{TEMPORARY}*"))
+            return self.job.contents(clean)
 
     def kill_at_time(self):
         process = self.job.start(self.work)
@@ -104,7 +115,7 @@ class DisturbedJob:
         code, errors = self.job.run(self.work, extra=self.faults(at=self.draws.randint(1, self.calls), kind=kind))
         if kind == "kill":
             return code == -signal.SIGKILL
-        self.check_failure(code, errors)
+        self.check_failure(code, errors, may_litter=kind == "EIO")
         return True
 
     def kill_at_call(self):
