@@ -7,10 +7,13 @@ usage() {
 usage: ./setup.sh COMMAND
 
   demo      build `tq` and run `tq demo`
-  test      build everything and run all tests, then again under AddressSanitizer and UBSan
+  test      build everything and run all tests, then again under AddressSanitizer and UBSan, which also counts what
+            of core, datasets and calibration was run: under 90 % of a folder's lines is an error
   build     build everything (build/release)
   bundle    build/turboquant-lab-VERSION-ARCH.tar.gz: `tq` with every library it needs but the C library
   packages  only install the packages that are missing
+  faults    build, then kill and disturb what writes files thousands of times and see that nothing is lost (an hour)
+  tidy      clang-tidy over all C++ but the tests (an hour on two cores)
   gpu       build, run the tests that need a GPU, then some of them under compute-sanitizer where it is installed
   nvrtc     only install NVRTC, CUDA's run-time compiler, where there is none: GPU commands need it and a driver,
             no other part of the CUDA toolkit
@@ -33,7 +36,7 @@ readonly build_packages=(
 )
 # The trusted other side of the tests of file formats; gnuplot draws for `tq plot`, and only there is it needed; with
 # Open MPI `tq` can be several processes, and without it the build leaves that out.
-readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox libopenmpi-dev openmpi-bin)
+readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox libopenmpi-dev openmpi-bin gcovr)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -170,6 +173,21 @@ run_gpu_tests() {
 # Tests run side by side: a thread that spins while it waits takes the core from another test.
 run_tests() { OMP_WAIT_POLICY=passive ctest --preset "$1" --parallel "$(nproc)"; }
 
+# Lines and branches that the tests have run, folder by folder; fails under 90 % of a folder's lines.
+report_coverage() {
+  local build=build/sanitize folder status=0
+  # A branch that is only taken where a call throws is no branch of ours.
+  gcovr --root . --object-directory "$build" --filter 'core/' --filter 'datasets/' --filter 'calibration/' \
+    --exclude-throw-branches --exclude-unreachable-branches --json "$build/coverage.json" >"$build/coverage.log" 2>&1 ||
+    { cat "$build/coverage.log" >&2; fail "gcovr failed, see above"; }
+  for folder in core datasets calibration; do
+    say "coverage of $folder (line by line: $build/coverage-$folder.txt)"
+    gcovr --root . --add-tracefile "$build/coverage.json" --filter "$folder/" --txt "$build/coverage-$folder.txt" \
+      --print-summary --fail-under-line 90 2>/dev/null | grep -E '^(lines|branches)' || status=1
+  done
+  ((status == 0)) || fail "under 90 % of the lines: test them, or say beside them why not (GCOVR_EXCL_LINE)"
+}
+
 (($# == 1)) || { usage >&2; exit 2; }
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -185,11 +203,24 @@ case $1 in
     configure_and_build release
     run_tests release
     configure_and_build sanitize
+    find build/sanitize -name '*.gcda' -delete  # counts of earlier runs
     run_tests sanitize
+    report_coverage
     ;;
   build)
     install_packages "${build_packages[@]}"
     configure_and_build release
+    ;;
+  faults)
+    install_packages "${build_packages[@]}" "${test_packages[@]}"
+    ensure_nvrtc
+    configure_and_build release
+    exec /usr/bin/python3 tests/faults/run_faults.py build/release
+    ;;
+  tidy)
+    install_packages "${build_packages[@]}" clang-tidy
+    configure_and_build release tq  # the embedded kernel sources are generated
+    run-clang-tidy -quiet -p build/release "^$PWD/(core|jit|kernel_templates|datasets|calibration|experiments)/"
     ;;
   gpu)
     install_packages "${build_packages[@]}" "${test_packages[@]}"

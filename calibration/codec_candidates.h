@@ -50,7 +50,7 @@ class CandidateLayers {
   const CaptureReader& capture() const { return capture_; }
 
   // Fits alpha where `key_tables` is empty; else takes the tables of an earlier open().
-  CandidateLayer open(int layer, std::vector<KeyTables> key_tables = {});
+  CandidateLayer open(int index, std::vector<KeyTables> key_tables = {});
 
   // Tokens that open() with no tables reports to `progress`.
   static std::size_t fitting_work(const CaptureInfo& info, const CodecCandidates& candidates);

@@ -289,12 +289,20 @@ void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::siz
   for (std::size_t p = 0; p < parts_; ++p) {
     PartState& state = states_[contender * parts_ + p];
     const bool requantised = p == part && quantised_keys;
+    bool shared = true;
+    for (std::size_t q = 0; q < work.count; ++q)
+      shared = shared && state.queries[work.row + q].softmax.can_add(work.blocks[q]);
+    std::vector<float> reweighted;
+    if (!requantised && !shared) reweighted = work.scores;
     for (std::size_t q = 0; q < work.count; ++q) {
       QueryState& query = state.queries[work.row + q];
       query.difference *= static_cast<double>(exact_[work.row + q].rescale());
       const std::size_t visible = work.visible[(work.first_query + q) % queries_.positions_count];
       if (p == part && visible > 0) query.judged = true;
-      if (!requantised) {
+      if (!reweighted.empty()) {
+        gain[q] = 1;
+        query.softmax.add(reweighted.data() + q * tokens, tokens, work.first_token);
+      } else if (!requantised) {
         gain[q] = query.softmax.add(work.blocks[q]);
       } else {
         gain[q] = 1;
@@ -312,8 +320,8 @@ void LayerEvaluation::add_scores(HeadWork& work, std::size_t contender, std::siz
     if (!outputs) continue;
     const bool exact_values = p != part || quantised.values.empty();
     const float* addend = work.output.data();
-    if (requantised || !exact_values) {
-      const std::vector<float>& own = requantised ? weights : work.weights;
+    if (requantised || !reweighted.empty() || !exact_values) {
+      const std::vector<float>& own = requantised ? weights : !reweighted.empty() ? reweighted : work.weights;
       output = exact_values ? weighted_values(own, work.count, tokens, work.values, d_)
                             : mixed_output(work, own, quantised.values);
       addend = output.data();

@@ -285,6 +285,12 @@ float SoftmaxStream::add(const Block& block) {
   return static_cast<float>(factor);
 }
 
+bool SoftmaxStream::can_add(const Block& block) const {
+  // exp(-87) is float32's smallest normal number; tokens 40 nats under the block's largest do not count.
+  constexpr float kFarthest = 40;
+  return !(block.max > kMaskedScore && block.reference - std::max(max_, block.max) > kFarthest);
+}
+
 double SoftmaxStream::log_sum_exp() const { return static_cast<double>(max_) + std::log(sum_); }
 
 ScoreProducts score_products(const float* weights, const float* a, const float* b, std::size_t count) {

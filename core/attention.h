@@ -44,9 +44,12 @@ class SoftmaxStream {
   // Scores of `count` tokens, the first of which has index `first`; those the query must not see hold
   // kMaskedScore. Overwrites them with exp(score - max()), 0 where masked.
   Block add(float* scores, std::size_t count, std::size_t first);
-  // Adds a block that another stream of the same query has seen. Returns the factor that turns that block's
-  // weights into this stream's.
+  // Adds a block that another stream of the same query has seen, and that this one can_add(). Returns the
+  // factor that turns that block's weights into this stream's.
   float add(const Block& block);
+  // False where the other stream's maximum lies so far above this one's that the block's weights, float32
+  // numbers relative to it, may have vanished: its scores must be added instead.
+  bool can_add(const Block& block) const;
 
   // What weighted sums of earlier blocks must be multiplied by after the latest add().
   float rescale() const { return rescale_; }

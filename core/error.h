@@ -25,7 +25,7 @@ class Error : public std::runtime_error {
   ExitCode exit_code() const { return exit_code_; }
 
  protected:
-  Error(ExitCode code, std::string message) : std::runtime_error(std::move(message)), exit_code_(code) {}
+  Error(ExitCode code, const std::string& message) : std::runtime_error(message), exit_code_(code) {}
 
  private:
   ExitCode exit_code_;

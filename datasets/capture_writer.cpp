@@ -242,6 +242,7 @@ void CaptureWriter::finish() {
   agree(queries, state.query_positions, "query tokens");
   agree(queries, state.query_sequence_ids, "query tokens");
 
+  state.file.flush();
   state.tensors.clear();
   for (Growing* indices :
        {&state.positions, &state.sequence_ids, &state.query_positions, &state.query_sequence_ids}) {

@@ -248,9 +248,13 @@ std::string take_error_stack() {
 
 std::string Object::where() const { return place(file_, name_); }
 
+void File::flush() {
+  if (H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) < 0) fail_to_write(one_line(root_.file()), "write the file");
+}
+
 void File::close() {
+  flush();
   const std::string where = one_line(root_.file());
-  if (H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) < 0) fail_to_write(where, "write the file");
   root_ = Object();
   if (H5Fclose(handle_.release()) < 0) fail_to_write(where, "close the file");
 }
@@ -602,6 +606,8 @@ void write_array(const Object& parent, std::string_view name, const Extents& ext
       H5Dwrite(dataset.get(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0) {
     fail_to_write(where, "write the dataset");
   }
+  // Closing writes what the library still holds of the data, and a destructor could not say that it failed.
+  if (H5Dclose(dataset.release()) < 0) fail_to_write(where, "write the dataset");
 }
 
 template void write_array(const Object&, std::string_view, const Extents&, const std::vector<float>&);

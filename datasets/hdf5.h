@@ -73,6 +73,9 @@ class File {
   File() = default;
   File(Handle handle, Object root) : handle_(std::move(handle)), root_(std::move(root)) {}
   const Object& root() const { return root_; }
+  // Hands everything to the system, the data of open datasets too: an object that is closed with data of its
+  // own does not say that it could not be written. Throws SystemError.
+  void flush();
   // Ends writing; throws SystemError where data cannot reach the disk.
   void close();
 

@@ -4,8 +4,6 @@
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <random>
 
 #include "core/error.h"
@@ -16,6 +14,7 @@
 #include "experiments/first_gpu.h"
 #include "experiments/progress_bar.h"
 #include "experiments/table.h"
+#include "experiments/tune/stored_choices.h"
 #include "experiments/tune/tune_problem.h"
 #include "jit/cubin_cache.h"
 #include "kernel_templates/shapes.h"
@@ -143,16 +142,6 @@ void add_row(Table& table, const Problem& problem, const Outcome& outcome) {
              fmt::format("{:.1f} %", 100 * outcome.gain())});
 }
 
-std::string read_if_there(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-// Reads again what is there: another process may have stored something meanwhile.
-void store(const std::string& path, const TuningScope& scope, const Tuning& tuning) {
-  write_file_atomically(path, merge_tuning(read_if_there(path), scope, tuning));
-}
-
 // Found before the work rather than after it.
 std::string writable_tuning_file() {
   const std::string folder = default_cache_folder();
@@ -187,7 +176,7 @@ ExitCode measure(FirstGpu& gpu, const std::vector<Problem>& problems, std::uint6
       if (outcome.untuned_holds) {
         Tuning found;
         found.set(problem.key, outcome.best.choice);
-        store(path, scope, found);
+        tune::store_choices(path, scope, found);
       }
       if (!json_path.empty()) {
         const Json result{

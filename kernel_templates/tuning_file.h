@@ -22,9 +22,9 @@ TuningScope tuning_scope(const DeviceInfo& device, const SourceTree& sources);
 // The text of a tuning file, JSON: tunings of any number of scopes. Entries of other scopes, and those that
 // make no sense, are left out. Throws InputError for what is no such text.
 Tuning parse_tuning(std::string_view text, const TuningScope& scope);
-// `text` with the tuning's choices added to those of its scope, in the place of older ones; other scopes stay
-// as they are. A text that parse_tuning() refuses (none at all, say) counts as one without entries.
-std::string merge_tuning(std::string_view text, const TuningScope& scope, const Tuning& tuning);
+// `text` with the choices of `added` added to those of its scope, in the place of older ones; other scopes
+// stay as they are. A text that parse_tuning() refuses (none at all, say) counts as one without entries.
+std::string merge_tuning(std::string_view text, const TuningScope& scope, const Tuning& added);
 
 struct LoadedTuning {
   Tuning tuning;

@@ -87,7 +87,7 @@ ordered_json manifest_json(const Artefact& artefact) {
 
 // `folder` for the only table of a layer, else head_HH in it.
 fs::path table_folder(const fs::path& folder, std::size_t head, std::size_t tables) {
-  const fs::path own = tables == 1 ? folder : folder / upstream_head_folder(head);
+  fs::path own = tables == 1 ? folder : folder / upstream_head_folder(head);
   fs::create_directories(own);
   return own;
 }

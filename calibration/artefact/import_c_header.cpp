@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "calibration/artefact/export_layout.h"
 #include "calibration/artefact/import_formats.h"
@@ -15,7 +16,7 @@ namespace {
 // float tables with one literal a line, and integer tables, whose content is not needed here.
 class HeaderParser {
  public:
-  HeaderParser(std::string_view text, const std::string& path) : rest_(text), path_(path) {
+  HeaderParser(std::string_view text, std::string path) : rest_(text), path_(std::move(path)) {
     next();
     while (line_ != " */") {  // the comment at the top
       if (!line_.starts_with(" *") && number_ > 1) fail("a line of the first comment is wanted");

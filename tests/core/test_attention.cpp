@@ -267,6 +267,22 @@ TEST_CASE("a stream of another stream's blocks") {
   }
 }
 
+TEST_CASE("a block whose weights vanished beside another token's is not added") {
+  for (const float far : {30.0f, 200.0f, 1e9f}) {
+    CAPTURE(far);
+    std::vector<float> top{far}, low{0, -1}, masked{tq::kMaskedScore};
+    SoftmaxStream whole, part;
+    whole.add(top.data(), 1, 0);
+    const SoftmaxStream::Block block = whole.add(low.data(), 2, 1), unseen = whole.add(masked.data(), 1, 3);
+    CHECK(part.can_add(block) == (far < 40));
+    CHECK(part.can_add(unseen));
+    CHECK(SoftmaxStream(whole).can_add(block));
+    if (!part.can_add(block)) continue;
+    part.add(block);
+    CHECK(part.log_sum_exp() == doctest::Approx(std::log(1 + std::exp(-1.0))).epsilon(1e-6));
+  }
+}
+
 TEST_CASE("scores far apart neither overflow nor lose the top token") {
   const Streamed streamed = stream({-500, 3e4f, 2e4f, 0, -3e38f}, {1});
   CHECK(streamed.softmax.top() == 1);

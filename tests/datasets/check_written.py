@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Reads with h5py and NumPy what test_capture_writer.cpp wrote: check_written.py FOLDER."""
+"""Reads with h5py and NumPy what test_capture_writer.cpp and test_frozen_captures.cpp wrote: check_written.py FOLDER."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 FOLDER = sys.argv.pop()
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden")
 TENSORS = {"k": (0, 600, 2), "v": (1, 600, 2), "q": (2, 5, 4)}
 
 
@@ -19,7 +20,41 @@ def expected(layer, name, head_dim):
     return ((7 * layer + 5 * number + 3 * row + 11 * head + i) % 255 - 127) / 64
 
 
+def items(path):
+    """Every attribute, with its type, and every dataset with its type, layout and filters."""
+    found = {}
+
+    def visit(name, entry):
+        for key in entry.attrs:
+            attribute = entry.attrs.get_id(key)
+            found[f"{name} @{key}"] = (attribute.dtype.str, attribute.shape, np.asarray(entry.attrs[key]).tobytes())
+        if isinstance(entry, h5py.Dataset):
+            stored = entry.id.get_type()
+            kind = stored.get_fields() + (stored.get_ebias(),) if stored.get_class() == h5py.h5t.FLOAT else stored.dtype
+            found[name] = (kind, stored.get_order(), stored.get_size(), entry.shape, entry.maxshape, entry.chunks,
+                           entry.shuffle, entry.compression_opts, entry.fletcher32, entry[()].tobytes())
+        else:
+            found[name] = "group"
+
+    with h5py.File(path, "r") as file:
+        visit("/", file)
+        file.visititems(visit)
+        return found, file.attrs["format_version"]
+
+
 class Written(unittest.TestCase):
+    def test_what_is_written_is_frozen(self):
+        for storage in ("float16", "bfloat16", "float32", "float64"):
+            written, version = items(os.path.join(FOLDER, f"golden_{storage}.kv.h5"))
+            frozen = os.path.join(GOLDEN, f"capture_version_{version}_{storage}.kv.h5")
+            expected, _ = items(frozen)
+            differing = sorted(name for name in {*written, *expected} if written.get(name) != expected.get(name))
+            self.assertFalse(
+                differing,
+                f"{frozen}: not what is written now. If what is written should change: raise the version, go on "
+                "reading the earlier ones, and add the new file with TQ_GOLDEN=add (tests/support/golden.h)",
+            )
+
     def check(self, name, size, convert=lambda dataset: dataset[:], level=4):
         with h5py.File(os.path.join(FOLDER, f"{name}.kv.h5"), "r") as file:
             attributes = dict(file.attrs)
