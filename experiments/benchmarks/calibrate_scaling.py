@@ -6,7 +6,7 @@ terms of the model below to 64 processes on paper.
 
 The capture is written to --scratch (default: the system's temporary folder) and removed afterwards; --capture takes one
 that was written before, by write_synthetic_capture, and leaves it there. Runs of one and two processes alternate; the file
-lies in the page cache, but for the last run of each, before which it is dropped from there. Every process is watched by a
+lies in the page cache, but for the first run of each, before which it is dropped from there. Every process is watched by a
 Python process around it, which takes its CPU seconds and its peak memory. On a machine that others use as well, wall times
 say little; the CPU seconds of the busiest process are what it would take alone.
 
@@ -16,8 +16,8 @@ The model, for L layers of H KV heads and K processes in teams of g: a team does
 
 because the members of a team share the fit's reading, but each reads the whole layer to judge. `read` is what `tq inspect`
 takes to read and check a layer once, `compute` what is left of a calibration by one process, `start` a calibration of a
-capture of as many layers with hardly any tokens: launch, Lloyd-Max iterations and writing. The first process also hashes
-the file, on one thread.
+capture of as many layers with hardly any tokens: launch, Lloyd-Max iterations and writing. The digest of a file comes on
+top, in one process: of one file in the first, of several files in turns.
 """
 import argparse
 import json
@@ -104,6 +104,27 @@ def reduce_bytes(members, heads):
     return members * histograms + sums + rows + 2048
 
 
+def on_paper(terms):
+    """The benchmark's model, and one of more layers and heads with as many tokens. A process that hashes has one core."""
+    table = []
+    for layers, heads in ((LAYERS, KV_HEADS), (32, 8)):
+        scale = heads / KV_HEADS  # of a layer
+        own = dict(terms, read_s_a_layer=terms["read_s_a_layer"] * scale,
+                   compute_s_a_layer=terms["compute_s_a_layer"] * scale)
+        digest = terms["digest_s"] * scale * layers / LAYERS
+        alone = predicted(own, layers, heads, 1) + digest
+        for processes in (1, 2, 4, 8, 16, 32, 64):
+            seconds = predicted(own, layers, heads, processes)
+            members = division(layers, heads, processes)[1]
+            table.append({"layers": layers, "kv_heads": heads, "processes": processes, "members_of_a_team": members,
+                          "seconds_one_file": round(seconds + digest, 1),
+                          "speedup_one_file": round(alone / (seconds + digest), 2),
+                          "seconds_a_file_a_process": round(seconds + digest / processes, 1),
+                          "speedup_a_file_a_process": round(alone / (seconds + digest / processes), 2),
+                          "sent_bytes_a_layer": reduce_bytes(members, heads)})
+    return table
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=Path, required=True, help="folder of tq; benchmarks/ lies below it")
@@ -123,7 +144,10 @@ def main():
             timed([writer, large, arguments.gigabytes])
         timed([writer, small, 0.01])
         runs, artefacts = {1: [], 2: []}, {}
-        calibrate(tq, large, scratch / "out.tq.h5", 2, scratch)  # the file into the page cache
+        cold = {}
+        for processes in (1, 2):  # which also brings the file into the page cache
+            drop_from_cache(large)
+            cold[processes] = calibrate(tq, large, scratch / "out.tq.h5", processes, scratch)
         for _ in range(arguments.repeats):
             for processes in (1, 2):
                 out = scratch / "out.tq.h5"
@@ -131,12 +155,7 @@ def main():
                 artefacts[processes] = out.read_bytes()
         if artefacts[1] != artefacts[2]:
             raise SystemExit("one and two processes wrote different artefacts")
-        cold = {}
-        for processes in (1, 2):
-            drop_from_cache(large)
-            cold[processes] = calibrate(tq, large, scratch / "out.tq.h5", processes, scratch)["wall_s"]
         start = min(calibrate(tq, small, scratch / "out.tq.h5", 1, scratch)["wall_s"] for _ in range(3))
-        timed([tq, "inspect", large])
         read = min(timed([tq, "inspect", large], env=dict(os.environ, OMP_NUM_THREADS="1"))[1] for _ in range(2))
         stored = large.stat().st_size
 
@@ -152,18 +171,6 @@ def main():
     one = min(runs[1], key=lambda run: run["wall_s"])
     terms = {"start_s": start, "read_s_a_layer": read / LAYERS,
              "compute_s_a_layer": (cpu_of(one["ranks"][0]) - digest - start - 2 * read) / LAYERS, "digest_s": digest}
-    table = []
-    for layers, heads in ((LAYERS, KV_HEADS), (32, 8)):
-        scale = heads / KV_HEADS  # of a layer with as many tokens
-        own = dict(terms, read_s_a_layer=terms["read_s_a_layer"] * scale,
-                   compute_s_a_layer=terms["compute_s_a_layer"] * scale)
-        alone = predicted(own, layers, heads, 1)
-        for processes in (1, 2, 4, 8, 16, 32, 64):
-            rounds, members = division(layers, heads, processes)
-            seconds = predicted(own, layers, heads, processes)
-            table.append({"layers": layers, "kv_heads": heads, "processes": processes, "members_of_a_team": members,
-                          "seconds": round(seconds, 2), "speedup": round(alone / seconds, 2),
-                          "sent_bytes_a_layer": reduce_bytes(members, heads)})
     result = {
         "command": " ".join(["calibrate_scaling.py", *sys.argv[1:]]),
         "tq": subprocess.run([tq, "--version"], capture_output=True, text=True, check=True).stdout.strip(),
@@ -176,11 +183,12 @@ def main():
         "speedup_of_medians": round(statistics.median(walls[1]) / statistics.median(walls[2]), 3),
         "busiest_process_cpu_s": {str(processes): round(value, 1) for processes, value in busiest.items()},
         "speedup_by_cpu": round(busiest[1] / busiest[2], 3),
-        "cold_wall_s": cold, "cold_speedup": round(cold[1] / cold[2], 3),
+        "cold_runs": {str(processes): cold[processes] for processes in cold},
+        "cold_speedup": round(cold[1]["wall_s"] / cold[2]["wall_s"], 3),
         "peak_mib_a_process": {str(processes): round(max(rank["peak_mib"] for run in runs[processes]
                                                          for rank in run["ranks"]), 1) for processes in runs},
         "terms": {name: round(value, 4) for name, value in terms.items()},
-        "on_paper": table,
+        "on_paper": on_paper(terms),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2)
