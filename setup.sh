@@ -103,8 +103,6 @@ configure_and_build() {
   # Warnings are errors with the compiler that the project is written with; a newer one's new warning stops nobody.
   [[ $(c++ -dumpversion) == 12* ]] || options+=(-DTQ_WARNINGS_AS_ERRORS=OFF)
   command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-  # Open MPI is more than libraries, so no bundle can hold it.
-  if [[ ${2:-} == bundle ]]; then options+=(-DTQ_MPI=OFF); else options+=(-DTQ_MPI=AUTO); fi
   say "building ${2:-everything}, preset $preset"
   cmake --preset "$preset" "${options[@]}" --log-level=NOTICE >&2
   cmake --build --preset "$preset" ${2:+--target "$2"} >&2

@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <regex>
 #include <sstream>
 
 #include "core/error.h"
@@ -24,9 +23,12 @@ constexpr unsigned kHelpColumns = 110;
 // Boost.Program_options fills what it complains about in for %option%, %value% and the like, and in what it
 // filled in once more, without end where that holds such a word itself.
 void refuse_placeholders(const std::string& text, const std::string& source) {
-  static const std::regex placeholder("%[a-z_]+%");
-  if (std::smatch found; std::regex_search(text, found, placeholder)) {
-    throw UsageError("{}: {} cannot be part of an option or its value", source, found.str());
+  for (std::size_t begin = text.find('%'); begin != std::string::npos; begin = text.find('%', begin + 1)) {
+    const std::size_t end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", begin + 1);
+    if (end != std::string::npos && end > begin + 1 && text[end] == '%') {
+      throw UsageError("{}: {} cannot be part of an option or its value", source,
+                       text.substr(begin, end + 1 - begin));
+    }
   }
 }
 

@@ -8,6 +8,9 @@ set(root ${staging}/${NAME})
 file(REMOVE_RECURSE ${staging})
 execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${root} --strip
                 OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
+# In the place of a `tq` with MPI, where that was built, one without.
+execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${root} --strip --component bundle
+                OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
 
 # The dynamic loader and the libraries that must be of one build with it.
 set(c_library "^(ld-linux.*|lib(c|m|mvec|pthread|dl|rt|util|resolv|anl|nss_.*))\\.so")
