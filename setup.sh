@@ -7,8 +7,9 @@ usage() {
 usage: ./setup.sh COMMAND
 
   demo      build `tq` and run `tq demo`
-  test      build everything and run all tests, then again under AddressSanitizer and UBSan, which also counts what
-            of core, datasets and calibration was run: under 90 % of a folder's lines is an error
+  test      build everything and run all tests, then again under AddressSanitizer and UBSan
+  coverage  build once more and count what of core, datasets and calibration the tests run: under 90 % of a folder's
+            lines is an error
   build     build everything (build/release)
   bundle    build/turboquant-lab-VERSION-ARCH.tar.gz: `tq` with every library it needs but the C library
   packages  only install the packages that are missing
@@ -36,7 +37,7 @@ readonly build_packages=(
 )
 # The trusted other side of the tests of file formats; gnuplot draws for `tq plot`, and only there is it needed; with
 # Open MPI `tq` can be several processes, and without it the build leaves that out.
-readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox libopenmpi-dev openmpi-bin gcovr)
+readonly test_packages=(python3 python3-numpy python3-h5py gnuplot-nox libopenmpi-dev openmpi-bin)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -173,7 +174,7 @@ run_tests() { OMP_WAIT_POLICY=passive ctest --preset "$1" --parallel "$(nproc)";
 
 # Lines and branches that the tests have run, folder by folder; fails under 90 % of a folder's lines.
 report_coverage() {
-  local build=build/sanitize folder status=0
+  local build=build/coverage folder status=0
   # A branch that is only taken where a call throws is no branch of ours.
   gcovr --root . --object-directory "$build" --filter 'core/' --filter 'datasets/' --filter 'calibration/' \
     --exclude-throw-branches --exclude-unreachable-branches --json "$build/coverage.json" >"$build/coverage.log" 2>&1 ||
@@ -203,6 +204,13 @@ case $1 in
     configure_and_build sanitize
     find build/sanitize -name '*.gcda' -delete  # counts of earlier runs
     run_tests sanitize
+    ;;
+  coverage)
+    install_packages "${build_packages[@]}" "${test_packages[@]}" gcovr
+    configure_and_build coverage
+    find build/coverage -name '*.gcda' -delete
+    # One thread a test: counters that threads share are slow.
+    OMP_NUM_THREADS=1 ctest --preset coverage --parallel "$(nproc)"
     report_coverage
     ;;
   build)
