@@ -8,8 +8,9 @@ set(root ${staging}/${NAME})
 file(REMOVE_RECURSE ${staging})
 execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${root} --strip
                 OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
-# In the place of a `tq` with MPI, where that was built, one without.
-execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${root} --strip --component bundle
+# In the place of a `tq` with MPI, where that was built, one without; always, since both may be of one second.
+execute_process(COMMAND ${CMAKE_COMMAND} -E env CMAKE_INSTALL_ALWAYS=1
+                        ${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${root} --strip --component bundle
                 OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
 
 # The dynamic loader and the libraries that must be of one build with it.
