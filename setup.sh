@@ -202,7 +202,6 @@ case $1 in
     configure_and_build release
     run_tests release
     configure_and_build sanitize
-    find build/sanitize -name '*.gcda' -delete  # counts of earlier runs
     run_tests sanitize
     ;;
   coverage)

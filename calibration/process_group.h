@@ -9,7 +9,7 @@
 namespace tq {
 
 // The processes that work on one job together, of which this is one. The class itself is a job of one
-// process; several are behind MPI (experiments/mpi_group.h). Collective calls are made by all members in the
+// process; several are behind MPI (experiments/processes.h). Collective calls are made by all members in the
 // same order.
 class ProcessGroup {
  public:
