@@ -12,6 +12,7 @@
 #include "calibration/layer_statistics.h"
 #include "calibration/residual_alpha.h"
 #include "core/error.h"
+#include "core/message.h"
 #include "core/value_codec.h"
 
 namespace tq {
@@ -27,9 +28,9 @@ struct CandidateTables {
 };
 
 std::vector<double> fit_alphas(AlphaTarget target, const std::vector<ResidualStatistics>& statistics,
-                               int head_dim) {
+                               const LayerContext& layer) {
   std::vector<double> alphas;
-  for (const ResidualStatistics& one : statistics) alphas.push_back(fit_alpha(target, one, head_dim));
+  for (const ResidualStatistics& one : statistics) alphas.push_back(fit_alpha(target, one, layer.info.head_dim, layer.where));
   return alphas;
 }
 
@@ -49,26 +50,26 @@ std::vector<CandidateTables<KeyTables>> key_candidates(LayerContext& layer, cons
   std::vector<CandidateTables<KeyTables>> candidates{{"default", {fallback}}};
   std::vector<KeyTables> tuned;
   for (const CoordinateHistogram& histogram : histograms) {
-    tuned.push_back({fit_codebook(histogram, options.key.table_bits()), fallback.qjl_scale});
+    tuned.push_back({fit_codebook(histogram, options.key.table_bits(), layer.where), fallback.qjl_scale});
   }
   if (options.key.mode == KeyMode::prod && options.alpha != AlphaTarget::unbiased) {
     const auto residuals =
         collect_residuals(layer, options.per_head, options.key, {{fallback}, tuned}, options.alpha);
     candidates.push_back(
         {"default table, fitted alpha",
-         with_alphas({fallback}, fit_alphas(options.alpha, residuals[0], layer.info.head_dim))});
-    tuned = with_alphas(tuned, fit_alphas(options.alpha, residuals[1], layer.info.head_dim));
+         with_alphas({fallback}, fit_alphas(options.alpha, residuals[0], layer))});
+    tuned = with_alphas(tuned, fit_alphas(options.alpha, residuals[1], layer));
   }
   candidates.push_back({"tuned", tuned});
   return candidates;
 }
 
-std::vector<CandidateTables<Codebook>> value_candidates(const CalibrationOptions& options, int head_dim,
+std::vector<CandidateTables<Codebook>> value_candidates(const LayerContext& layer, const CalibrationOptions& options,
                                                         const std::vector<CoordinateHistogram>& histograms) {
   std::vector<Codebook> tuned;
   for (const CoordinateHistogram& histogram : histograms)
-    tuned.push_back(fit_codebook(histogram, options.value.bits));
-  return {{"default", {default_value_table(options.value, head_dim)}}, {"tuned", tuned}};
+    tuned.push_back(fit_codebook(histogram, options.value.bits, layer.where));
+  return {{"default", {default_value_table(options.value, layer.info.head_dim)}}, {"tuned", tuned}};
 }
 
 // Both sides in one pass over the layer, so that its tokens are read once.
@@ -154,7 +155,7 @@ LayerArtefact calibrate_layer(Capture& capture, LayerContext& layer, const Calib
   std::vector<CandidateTables<KeyTables>> keys;
   std::vector<CandidateTables<Codebook>> values;
   if (shape.has_k) keys = key_candidates(layer, options, histograms.keys);
-  if (fit_values) values = value_candidates(options, shape.head_dim, histograms.values);
+  if (fit_values) values = value_candidates(layer, options, histograms.values);
   judge(layer, options, keys, values, result);
   if (shape.has_k) {
     result.key_tables = keys[static_cast<std::size_t>(result.key_gate.kept)].tables;
@@ -162,8 +163,7 @@ LayerArtefact calibrate_layer(Capture& capture, LayerContext& layer, const Calib
     // Every member of a team does all of it: one pass, without a cache that is judged.
     calibrate_from_residuals(capture, layer, options, result);
   } else {
-    throw InputError("{}: layer {} has neither k nor k_residual; there is nothing to calibrate keys on",
-                     capture.path(), layer.layer);
+    throw InputError("{}: has neither k nor k_residual; there is nothing to calibrate keys on", layer.where);
   }
   if (fit_values) {
     result.value_tables = values[static_cast<std::size_t>(result.value_gate.kept)].tables;
@@ -240,14 +240,14 @@ Artefact calibrate(Capture& capture, const CalibrationOptions& options, const Pr
     layer.team = team.get();
     artefact.layers[place] = calibrate_layer(capture, layer, options);
     if (team->rank() != 0) continue;
-    own.put(place);
-    pack(artefact.layers[place], own);
+    own(place, artefact.layers[place]);
   }
   if (group.size() == 1) return artefact;
   for (const std::string& bytes : group.all_gather(own.bytes())) {
     for (MessageReader message(bytes); !message.empty();) {
-      const auto place = message.take<std::size_t>();
-      artefact.layers[place] = unpack_layer(message);
+      std::size_t place = 0;
+      message(place);
+      message(artefact.layers.at(place));
     }
   }
   return artefact;

@@ -90,7 +90,7 @@ CandidateLayer CandidateLayers::open(int index, std::vector<KeyTables> key_table
       KeyTables tables = default_key_tables(key, d);
       if (key.mode == KeyMode::prod && candidates_.alpha != AlphaTarget::unbiased) {
         const auto residuals = collect_residuals(context, false, key, {{tables}}, candidates_.alpha);
-        tables.qjl_scale = fit_alpha(candidates_.alpha, residuals[0][0], d);
+        tables.qjl_scale = fit_alpha(candidates_.alpha, residuals[0][0], d, context.where);
       }
       layer.key_tables.push_back(std::move(tables));
     }

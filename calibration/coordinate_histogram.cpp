@@ -35,17 +35,6 @@ void CoordinateHistogram::merge(const CoordinateHistogram& other) {
   for (std::size_t i = 0; i < kBins; ++i) counts_[i] += other.counts_[i];
 }
 
-void CoordinateHistogram::pack(MessageWriter& message) const {
-  message.put(head_dim_);
-  message.put_list(counts_);
-}
-
-CoordinateHistogram CoordinateHistogram::unpack(MessageReader& message) {
-  CoordinateHistogram histogram(message.take<int>());
-  histogram.counts_ = message.take_list<std::uint64_t>();
-  return histogram;
-}
-
 std::uint64_t CoordinateHistogram::samples() const {
   return std::accumulate(counts_.begin(), counts_.end(), std::uint64_t{0});
 }

@@ -4,8 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "calibration/message.h"
-
 namespace tq {
 
 // Counts of the rotated, normalised coordinates y = Pi x / ||x|| of many vectors in R^d: what a Lloyd-Max
@@ -23,9 +21,11 @@ class CoordinateHistogram {
   // Throws std::invalid_argument when head_dim differs.
   void merge(const CoordinateHistogram& other);
 
-  // To and from other processes.
-  void pack(MessageWriter& message) const;
-  static CoordinateHistogram unpack(MessageReader& message);
+  // To and from other processes (core/message.h).
+  template <typename Archive>
+  friend void fields(Archive& archive, CoordinateHistogram& histogram) {
+    archive(histogram.head_dim_, histogram.range_, histogram.counts_);
+  }
 
   int head_dim() const { return head_dim_; }
   double range() const { return range_; }

@@ -185,7 +185,7 @@ CaptureReport evaluate_layers(int num_layers, const std::function<LayerContext(i
           throw UsageError("--alpha score needs captured post-RoPE queries, and layer {} has none", index);
         }
         const auto residuals = collect_residuals(layer, false, options.key, {{tables}}, options.alpha);
-        tables.qjl_scale = fit_alpha(options.alpha, residuals[0][0], d);
+        tables.qjl_scale = fit_alpha(options.alpha, residuals[0][0], d, layer.where);
       }
       codec.key_tables = {tables};
     }

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <exception>
 
-#include "calibration/message.h"
+#include "core/message.h"
 #include "core/tile.h"
 
 namespace tq {
@@ -342,11 +342,10 @@ void LayerEvaluation::gather() {
   const auto [first, last] = share_of(kv_heads_, team_.rank(), team_.size());
   for (std::size_t i = 0; i < states_.size(); ++i) {
     for (std::size_t head = first; head < last; ++head) {
-      own.put(states_[i].keys[head]);
-      own.put(states_[i].values[head]);
+      own(states_[i].keys[head], states_[i].values[head]);
     }
     Judged judged_here = judged(i / parts_, i % parts_);
-    for (const std::vector<double>* list : judged_here.lists()) own.put_list(*list);
+    for (const std::vector<double>* list : judged_here.lists()) own(*list);
   }
   const std::vector<std::string> messages = team_.all_gather(own.bytes());
   // Queries lie in the order of their KV heads, and so do the members' heads.
@@ -356,11 +355,11 @@ void LayerEvaluation::gather() {
     const auto [begin, end] = share_of(kv_heads_, member, team_.size());
     for (std::size_t i = 0; i < states_.size(); ++i) {
       for (std::size_t head = begin; head < end; ++head) {
-        states_[i].keys[head] = message.take<VectorErrors>();
-        states_[i].values[head] = message.take<VectorErrors>();
+        message(states_[i].keys[head], states_[i].values[head]);
       }
       for (std::vector<double>* list : gathered_[i].lists()) {
-        const auto more = message.take_list<double>();
+        std::vector<double> more;
+        message(more);
         list->insert(list->end(), more.begin(), more.end());
       }
     }

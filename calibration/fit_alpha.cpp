@@ -9,8 +9,14 @@
 namespace tq {
 namespace {
 
-double quotient(double numerator, double denominator, const char* target) {
-  if (!(denominator > 0)) throw InputError("no residual to fit the {} alpha to", target);
+void require_residuals(bool some, AlphaTarget target, std::string_view where) {
+  if (!some) {
+    throw InputError("{}: no residual, so no alpha for {} can be fitted; use --alpha unbiased", where,
+                     to_string(target));
+  }
+}
+
+double quotient(double numerator, double denominator) {
   return std::clamp(numerator / denominator, 0.0, 2.0);
 }
 
@@ -52,15 +58,18 @@ double mean_cosine(const std::vector<ResidualProducts>& sample, double alpha, in
   return sum / static_cast<double>(sample.size());
 }
 
-double fit_alpha(AlphaTarget target, const ResidualStatistics& statistics, int head_dim) {
+double fit_alpha(AlphaTarget target, const ResidualStatistics& statistics, int head_dim,
+                 std::string_view where) {
   switch (target) {
     case AlphaTarget::mse:
-      return quotient(head_dim * statistics.projected(), statistics.energy(), "mse");
+      require_residuals(statistics.energy() > 0, target, where);
+      return quotient(head_dim * statistics.projected(), statistics.energy());
     case AlphaTarget::score:
-      return quotient(statistics.score_projected(), statistics.score_energy(), "score");
+      require_residuals(statistics.score_energy() > 0, target, where);
+      return quotient(statistics.score_projected(), statistics.score_energy());
     case AlphaTarget::cos: {
       const std::vector<ResidualProducts> sample = statistics.sample();
-      if (sample.empty()) throw InputError("no residual to fit the cos alpha to");
+      require_residuals(!sample.empty(), target, where);
       return golden_section_maximum(sample, head_dim);
     }
     case AlphaTarget::unbiased:

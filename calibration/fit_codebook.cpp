@@ -42,8 +42,11 @@ class CumulativeMoments {
 
 }  // namespace
 
-Codebook fit_codebook(const CoordinateHistogram& histogram, int bits) {
-  if (histogram.samples() == 0) throw InputError("no non-zero vector to fit a {}-bit table to", bits);
+Codebook fit_codebook(const CoordinateHistogram& histogram, int bits, std::string_view where) {
+  if (histogram.samples() == 0) {
+    throw InputError("{}: only zero vectors, which no {}-bit table can be fitted to; capture it again", where,
+                     bits);
+  }
   const CumulativeMoments moments(histogram);
   Codebook book = sphere_codebook(histogram.head_dim(), bits);
   constexpr int kMostIterations = 20000;

@@ -1,5 +1,7 @@
 #include "calibration/layer_context.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 namespace tq {
@@ -8,6 +10,7 @@ LayerContext::LayerContext(Capture& capture, int layer_index, const TokenSplit* 
                            std::shared_ptr<const Rotation> layer_rotation,
                            std::shared_ptr<const Sketch> layer_sketch, Progress on_progress)
     : layer(layer_index),
+      where(fmt::format("{}: layer {}", capture.path(), layer_index)),
       split(token_split),
       info(capture.info().layers.at(static_cast<std::size_t>(layer_index))),
       num_kv_heads(capture.info().num_kv_heads),
@@ -22,6 +25,7 @@ LayerContext::LayerContext(Capture& capture, int layer_index, const TokenSplit* 
 LayerContext::LayerContext(int layer_index, const LayerInfo& layer_info, int kv_heads, int q_heads,
                            double scale, LayerStream tokens, LayerQueries layer_queries)
     : layer(layer_index),
+      where(fmt::format("layer {}", layer_index)),
       split(nullptr),
       info(layer_info),
       num_kv_heads(kv_heads),

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "calibration/layer_stream.h"
 #include "calibration/process_group.h"
@@ -27,6 +28,7 @@ struct LayerContext {
                LayerStream tokens, LayerQueries layer_queries);
 
   int layer;
+  std::string where;  // "PATH: layer N", for messages
   const TokenSplit* split;
   LayerInfo info;
   int num_kv_heads, num_q_heads;

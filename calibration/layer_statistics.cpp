@@ -1,6 +1,7 @@
 #include "calibration/layer_statistics.h"
 
 #include "core/attention.h"
+#include "core/message.h"
 #include "core/tile.h"
 
 namespace tq {
@@ -20,12 +21,16 @@ template <typename Statistic>
 void merge_over(const ProcessGroup& team, std::vector<Statistic>& statistics) {
   if (team.size() == 1) return;
   MessageWriter own;
-  for (const Statistic& statistic : statistics) statistic.pack(own);
+  for (const Statistic& statistic : statistics) own(statistic);
   const std::vector<std::string> messages = team.all_gather(own.bytes());
   for (std::size_t member = 0; member < messages.size(); ++member) {
     if (member == static_cast<std::size_t>(team.rank())) continue;
     MessageReader message(messages[member]);
-    for (Statistic& statistic : statistics) statistic.merge(Statistic::unpack(message));
+    for (Statistic& statistic : statistics) {
+      Statistic received = statistic;
+      message(received);
+      statistic.merge(received);
+    }
   }
 }
 

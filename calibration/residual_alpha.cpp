@@ -75,7 +75,7 @@ void calibrate_from_residuals(Capture& capture, const LayerContext& layer, const
     mean.cosine += one.cosine / static_cast<double>(tables);
   };
   for (std::size_t i = 0; i < tables; ++i) {
-    const double alpha = fit_alpha(options.alpha, statistics[i], layer.info.head_dim);
+    const double alpha = fit_alpha(options.alpha, statistics[i], layer.info.head_dim, layer.where);
     fitted.push_back({fallback.codebook, alpha});
     add_mean(standard.fit, fit[i].metrics(fallback.qjl_scale, layer.info.head_dim));
     add_mean(standard.held_out, held_out[i].metrics(fallback.qjl_scale, layer.info.head_dim));

@@ -41,23 +41,6 @@ void ResidualStatistics::merge(const ResidualStatistics& other) {
   if (sample_.size() >= 2 * kSample) shrink_sample();
 }
 
-void ResidualStatistics::pack(MessageWriter& message) const {
-  message.put(rows_);
-  for (const ExactSum* sum : {&projected_, &energy_, &score_projected_, &score_energy_}) message.put(*sum);
-  message.put_list(sample_);
-}
-
-ResidualStatistics ResidualStatistics::unpack(MessageReader& message) {
-  ResidualStatistics statistics;
-  statistics.rows_ = message.take<std::uint64_t>();
-  for (ExactSum* sum : {&statistics.projected_, &statistics.energy_, &statistics.score_projected_,
-                        &statistics.score_energy_}) {
-    *sum = message.take<ExactSum>();
-  }
-  statistics.sample_ = message.take_list<Sampled>();
-  return statistics;
-}
-
 void ResidualStatistics::shrink_sample() {
   const auto less = [](const Sampled& a, const Sampled& b) { return a.hash < b.hash; };
   std::nth_element(sample_.begin(), sample_.begin() + kSample, sample_.end(), less);

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "calibration/exact_sum.h"
-#include "calibration/message.h"
 #include "core/key_codec.h"
 
 namespace tq {
@@ -22,9 +21,12 @@ class ResidualStatistics {
   void add_scores(double ab, double bb);
   void merge(const ResidualStatistics& other);
 
-  // To and from other processes.
-  void pack(MessageWriter& message) const;
-  static ResidualStatistics unpack(MessageReader& message);
+  // To and from other processes (core/message.h).
+  template <typename Archive>
+  friend void fields(Archive& archive, ResidualStatistics& statistics) {
+    archive(statistics.rows_, statistics.projected_, statistics.energy_, statistics.score_projected_,
+            statistics.score_energy_, statistics.sample_);
+  }
 
   bool empty() const { return rows_ == 0; }
   std::uint64_t rows() const { return rows_; }

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/message.h"
 #include "datasets/confined_process.h"
-#include "datasets/storage_message.h"
 
 namespace tq::hdf5 {
 namespace {
@@ -127,28 +127,6 @@ std::size_t bytes_of(ElementKind kind) {
   return 0;
 }
 
-// Whether readers may compute with it.
-bool is_consistent(const DatasetInfo& info, std::size_t max_logical_bytes) {
-  const auto bytes_within = [&](const Extents& extents, std::size_t most) {
-    std::size_t bytes = info.element_bytes;
-    for (const std::size_t extent : extents) {
-      if (__builtin_mul_overflow(bytes, extent, &bytes)) return false;
-    }
-    return bytes <= most;
-  };
-  const bool chunk_fits =
-      info.chunk.empty() || (info.chunk.size() == info.extents.size() &&
-                             std::find(info.chunk.begin(), info.chunk.end(), 0u) == info.chunk.end() &&
-                             bytes_within(info.chunk, kMaxChunkBytes));
-  return (info.kind == ElementKind::other || info.element_bytes == bytes_of(info.kind)) && chunk_fits &&
-         info.extents.size() <= H5S_MAX_RANK && bytes_within(info.extents, max_logical_bytes) &&
-         info.filters.size() <= H5Z_MAX_NFILTERS &&
-         std::all_of(info.filters.begin(), info.filters.end(), [](const Filter& filter) {
-           return filter.kind <= FilterKind::fletcher32 &&
-                  (filter.kind != FilterKind::shuffle || filter.element_bytes > 0);
-         });
-}
-
 class ConfinedStorage final : public Storage {
  public:
   explicit ConfinedStorage(const std::string& path)
@@ -215,16 +193,16 @@ class ConfinedStorage final : public Storage {
     const std::string bytes = process_.ask(request.bytes(), path_);
     MessageReader answer(bytes);
     Outcome outcome{};
-    answer(outcome);
-    if (outcome != Outcome::done) {
-      std::string text;
-      answer(text);
-      require(answer.finished());
-      throw InputError("{}", one_line(text));
-    }
+    std::string fault;
     Value value{};
-    answer(value);
-    require(answer.finished());
+    try {
+      answer(outcome);
+      outcome == Outcome::done ? answer(value) : answer(fault);
+    } catch (const MessageError&) {
+      require(false);
+    }
+    require(answer.empty());
+    if (outcome != Outcome::done) throw InputError("{}", one_line(fault));
     return value;
   }
 
@@ -239,6 +217,27 @@ class ConfinedStorage final : public Storage {
 };
 
 }  // namespace
+
+bool is_consistent(const DatasetInfo& info, std::size_t max_logical_bytes) {
+  const auto bytes_within = [&](const Extents& extents, std::size_t most) {
+    std::size_t bytes = info.element_bytes;
+    for (const std::size_t extent : extents) {
+      if (__builtin_mul_overflow(bytes, extent, &bytes)) return false;
+    }
+    return bytes <= most;
+  };
+  const bool chunk_fits =
+      info.chunk.empty() || (info.chunk.size() == info.extents.size() &&
+                             std::find(info.chunk.begin(), info.chunk.end(), 0u) == info.chunk.end() &&
+                             bytes_within(info.chunk, kMaxChunkBytes));
+  return (info.kind == ElementKind::other || info.element_bytes == bytes_of(info.kind)) && chunk_fits &&
+         info.extents.size() <= H5S_MAX_RANK && bytes_within(info.extents, max_logical_bytes) &&
+         info.filters.size() <= H5Z_MAX_NFILTERS &&
+         std::all_of(info.filters.begin(), info.filters.end(), [](const Filter& filter) {
+           return filter.kind <= FilterKind::fletcher32 &&
+                  (filter.kind != FilterKind::shuffle || filter.element_bytes > 0);
+         });
+}
 
 std::unique_ptr<Storage> open_storage(const std::string& path, Trust trust) {
 #ifdef __SANITIZE_ADDRESS__

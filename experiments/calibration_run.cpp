@@ -14,8 +14,8 @@
 #include <system_error>
 #include <vector>
 
-#include "calibration/message.h"
 #include "core/error.h"
+#include "core/message.h"
 #include "core/sha256.h"
 #include "datasets/capture_corpus.h"
 #include "experiments/processes.h"
@@ -74,7 +74,7 @@ ArtefactShard run_calibration(const std::vector<std::string>& captures, Trust tr
     MessageWriter digests;
     for (std::size_t i = 0; i < captures.size(); ++i) {
       if (i % static_cast<std::size_t>(group.size()) == static_cast<std::size_t>(group.rank()))
-        digests.put_text(sha256_file_hex(captures[i]));
+        digests(sha256_file_hex(captures[i]));
     }
     return digests.bytes();
   });
@@ -87,7 +87,7 @@ ArtefactShard run_calibration(const std::vector<std::string>& captures, Trust tr
   std::vector<MessageReader> digests(messages.begin(), messages.end());
   std::vector<std::string> sha256;
   for (std::size_t i = 0; i < captures.size(); ++i) {
-    sha256.push_back(digests[i % digests.size()].take_text());
+    digests[i % digests.size()](sha256.emplace_back());
   }
   stamp_provenance(result.artefact.provenance, captures, sha256, command_line);
   return result;

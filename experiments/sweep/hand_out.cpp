@@ -6,8 +6,8 @@
 #include <map>
 #include <thread>
 
-#include "calibration/message.h"
 #include "core/error.h"
+#include "core/message.h"
 #include "experiments/processes.h"
 
 namespace tq {
@@ -21,9 +21,7 @@ class WorkerError : public Error {
 
 std::string failed(ExitCode code, const std::string& message) {
   MessageWriter answer;
-  answer.put(false);
-  answer.put(code);
-  answer.put_text(message);
+  answer(false, code, message);
   return answer.bytes();
 }
 
@@ -33,9 +31,7 @@ std::string answer_to(const std::string& key, const std::map<std::string, const 
   try {
     const Measured measured = measurer.measure(*by_key.at(key), [](std::size_t) {});
     MessageWriter answer;
-    answer.put(true);
-    answer.put_text(measured.line);
-    answer.put(measured.timing);
+    answer(true, measured.line, measured.timing);
     return answer.bytes();
   } catch (const Error& error) {
     return failed(error.exit_code(), error.what());
@@ -48,14 +44,13 @@ std::string answer_to(const std::string& key, const std::map<std::string, const 
 
 std::vector<Worker> share_workers(const ProcessGroup& group, int own_jobs, std::size_t configurations) {
   MessageWriter own;
-  own.put(own_jobs);
-  own.put(configurations);
+  own(own_jobs, configurations);
   std::vector<int> jobs;
   std::size_t wanted = 0;
   for (const std::string& bytes : group.all_gather(own.bytes())) {
     MessageReader message(bytes);
-    jobs.push_back(message.take<int>());
-    const auto asked = message.take<std::size_t>();
+    std::size_t asked = 0;
+    message(jobs.emplace_back(), asked);
     if (jobs.size() == 1) wanted = asked;
   }
   std::vector<Worker> workers;
@@ -82,13 +77,16 @@ Measured measure_at(const Worker& worker, const Configuration& configuration) {
   send(worker.rank, worker.channel, configuration.key);
   const std::string bytes = receive(worker.rank, worker.channel);
   MessageReader answer(bytes);
-  if (!answer.take<bool>()) {
-    const auto code = answer.take<ExitCode>();
-    throw WorkerError(code, answer.take_text());
+  bool done = false;
+  answer(done);
+  if (!done) {
+    ExitCode code{};
+    std::string text;
+    answer(code, text);
+    throw WorkerError(code, text);
   }
   Measured measured;
-  measured.line = answer.take_text();
-  measured.timing = answer.take<Timing>();
+  answer(measured.line, measured.timing);
   return measured;
 }
 

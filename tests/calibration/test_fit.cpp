@@ -96,7 +96,7 @@ TEST_CASE("a table fitted to the sphere's own coordinates is the sphere's table"
     }
     histogram.add(rows.data(), ones.data(), 400);
   }
-  const tq::Codebook fitted = tq::fit_codebook(histogram, bits), sphere = tq::sphere_codebook(d, bits);
+  const tq::Codebook fitted = tq::fit_codebook(histogram, bits, "layer"), sphere = tq::sphere_codebook(d, bits);
   for (std::size_t i = 0; i < fitted.centroids.size(); ++i) {
     CHECK(fitted.centroids[i] == doctest::Approx(sphere.centroids[i]).epsilon(0.01));
   }
@@ -124,7 +124,7 @@ TEST_CASE("a fitted table has the least error on its own histogram") {
   };
   for (const int bits : {1, 2, 3, 4, 6, 8}) {
     CAPTURE(bits);
-    const tq::Codebook fitted = tq::fit_codebook(histogram, bits);
+    const tq::Codebook fitted = tq::fit_codebook(histogram, bits, "layer");
     CHECK_NOTHROW(tq::validate(fitted, "fitted"));
     const double best = error(fitted);
     CHECK(best < error(tq::sphere_codebook(d, bits)));
@@ -137,7 +137,10 @@ TEST_CASE("a fitted table has the least error on its own histogram") {
       CHECK(error(moved) > best);
     }
   }
-  CHECK_THROWS_AS(tq::fit_codebook(tq::CoordinateHistogram(d), 3), tq::InputError);
+  CHECK_THROWS_WITH_AS(
+      tq::fit_codebook(tq::CoordinateHistogram(d), 3, "a.kv.h5: layer 3"),
+      "a.kv.h5: layer 3: only zero vectors, which no 3-bit table can be fitted to; capture it again",
+      tq::InputError);
 }
 
 TEST_CASE("histograms merge exactly and skip zero vectors") {
@@ -163,7 +166,7 @@ TEST_CASE("the fitted alpha on Gaussian residuals is the closed form within 0.5 
   for (const auto sketch : {tq::SketchKind::gaussian, tq::SketchKind::orthogonal}) {
     const tq::KeyCodec codec = prod_codec(sketch, {tq::sphere_codebook(kDim, 2), tq::kUnbiasedAlpha}, 3);
     codec.residual_products_rotated(residuals.data(), rows, products.data());
-    const double alpha = tq::fit_alpha(tq::AlphaTarget::mse, statistics_of(products), kDim);
+    const double alpha = tq::fit_alpha(tq::AlphaTarget::mse, statistics_of(products), kDim, "layer");
     // One Gaussian sketch is one draw: its own expectation differs from the mean over sketches by about 1 /
     // d.
     const double expected = sketch == tq::SketchKind::gaussian ? tq::isotropic_alpha_gaussian(kDim)
@@ -195,7 +198,7 @@ TEST_CASE("calibrated alpha beats the default in L2 on Laplace residuals") {
   for (const auto kind : {tq::SketchKind::gaussian, tq::SketchKind::orthogonal}) {
     const tq::KeyCodec codec = prod_codec(kind, {tq::sphere_codebook(kDim, 2), tq::kUnbiasedAlpha}, 3);
     codec.residual_products_rotated(residuals.data(), rows, products.data());
-    const double alpha = tq::fit_alpha(tq::AlphaTarget::mse, statistics_of(products), kDim);
+    const double alpha = tq::fit_alpha(tq::AlphaTarget::mse, statistics_of(products), kDim, "layer");
     const tq::Sketch sketch = tq::Sketch::make(kind, kDim, 5);
     const double fitted = residual_error(residuals, sketch, alpha);
     CHECK(fitted < residual_error(residuals, sketch, tq::kUnbiasedAlpha));
@@ -217,7 +220,7 @@ TEST_CASE("calibrated alpha beats the default in L2 through prod, end to end") {
       const tq::KeyTables standard{tq::sphere_codebook(kDim, bits - 1), tq::kUnbiasedAlpha};
       const tq::KeyCodec codec = prod_codec(sketch, standard, bits);
       codec.residual_products(fit.data(), rows, products.data());
-      const double alpha = tq::fit_alpha(tq::AlphaTarget::mse, statistics_of(products), kDim);
+      const double alpha = tq::fit_alpha(tq::AlphaTarget::mse, statistics_of(products), kDim, "layer");
       const tq::KeyCodec calibrated = prod_codec(sketch, {standard.codebook, alpha}, bits);
       CHECK(decoded_error(calibrated, held_out) < decoded_error(codec, held_out));
     }
@@ -233,7 +236,7 @@ TEST_CASE("the cos target maximises the mean cosine") {
   std::vector<tq::ResidualProducts> products(rows);
   codec.residual_products(x.data(), rows, products.data());
   const tq::ResidualStatistics statistics = statistics_of(products);
-  const double alpha = tq::fit_alpha(tq::AlphaTarget::cos, statistics, kDim);
+  const double alpha = tq::fit_alpha(tq::AlphaTarget::cos, statistics, kDim, "layer");
   const double best = tq::mean_cosine(statistics.sample(), alpha, kDim);
   for (double other = 0.05; other < 2; other += 0.05) {
     CHECK(best >= tq::mean_cosine(statistics.sample(), other, kDim) - 1e-12);
@@ -276,5 +279,5 @@ TEST_CASE("residual statistics merge in any order, and sample the same rows") {
   REQUIRE(a.size() == tq::ResidualStatistics::kSample);
   REQUIRE(b.size() == a.size());
   for (std::size_t i = 0; i < a.size(); ++i) REQUIRE(a[i].norm == b[i].norm);
-  CHECK_THROWS_AS(tq::fit_alpha(tq::AlphaTarget::mse, tq::ResidualStatistics(), kDim), tq::InputError);
+  CHECK_THROWS_AS(tq::fit_alpha(tq::AlphaTarget::mse, tq::ResidualStatistics(), kDim, "layer"), tq::InputError);
 }

@@ -116,7 +116,8 @@ TEST_CASE("properties: a capture of hard vectors gives a valid artefact and fini
     try {
       artefact = tq::calibrate(capture, options, nothing);
     } catch (const tq::InputError& error) {
-      // Where nothing can be fitted, to zeros or to scores of 0, one line says so.
+      // Where nothing can be fitted, to zeros or to scores of 0, one line says so, and where.
+      CHECK(std::string(error.what()).starts_with(path + ": layer 0: "));
       CHECK(std::string(error.what()).find('\n') == std::string::npos);
       MESSAGE(std::string(error.what()));
       continue;

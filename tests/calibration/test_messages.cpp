@@ -1,14 +1,13 @@
 #include <doctest/doctest.h>
 
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "calibration/artefact/layer_message.h"
 #include "calibration/coordinate_histogram.h"
-#include "calibration/message.h"
 #include "calibration/process_group.h"
 #include "calibration/residual_statistics.h"
+#include "core/message.h"
 #include "tests/calibration/artefact/artefact_samples.h"
 #include "tests/support/test_seed.h"
 
@@ -17,11 +16,12 @@
 namespace {
 
 template <typename Statistic>
-Statistic sent(const Statistic& statistic) {
+Statistic sent(const Statistic& statistic, const Statistic& like) {
   tq::MessageWriter writer;
-  statistic.pack(writer);
+  writer(statistic);
   tq::MessageReader reader(writer.bytes());
-  Statistic received = Statistic::unpack(reader);
+  Statistic received = like;
+  reader(received);
   CHECK(reader.empty());
   return received;
 }
@@ -48,7 +48,7 @@ TEST_CASE("a histogram that was sent is the same") {
   const std::vector<float> rows = tq::test::normal_values(random, 100 * 64, 0.1), norms(100, 1.0f);
   tq::CoordinateHistogram histogram(64);
   histogram.add(rows.data(), norms.data(), 100);
-  const tq::CoordinateHistogram received = sent(histogram);
+  const tq::CoordinateHistogram received = sent(histogram, tq::CoordinateHistogram(128));
   CHECK(received.head_dim() == 64);
   CHECK(received.counts() == histogram.counts());
 }
@@ -71,7 +71,7 @@ TEST_CASE("residual statistics that were split and sent are those of one") {
     parts[i % 3].add(products, i);
     parts[i % 3].add_scores(static_cast<double>(values[i]), 1e-30);
   }
-  for (const tq::ResidualStatistics& part : parts) merged.merge(sent(part));
+  for (const tq::ResidualStatistics& part : parts) merged.merge(sent(part, {}));
   CHECK(merged.rows() == all.rows());
   CHECK(merged.projected() == all.projected());
   CHECK(merged.energy() == all.energy());
@@ -85,10 +85,11 @@ TEST_CASE("residual statistics that were split and sent are those of one") {
 TEST_CASE("layers that were sent are the same, and a message that ends early is refused") {
   const tq::Artefact artefact = tq::test::random_artefact(tq::test::test_seed());
   tq::MessageWriter writer;
-  for (const tq::LayerArtefact& layer : artefact.layers) tq::pack(layer, writer);
+  for (const tq::LayerArtefact& layer : artefact.layers) writer(layer);
   tq::MessageReader reader(writer.bytes());
   for (const tq::LayerArtefact& layer : artefact.layers) {
-    const tq::LayerArtefact received = tq::unpack_layer(reader);
+    tq::LayerArtefact received;
+    reader(received);
     CHECK(received.head_dim == layer.head_dim);
     CHECK(received.num_kv_heads == layer.num_kv_heads);
     CHECK(received.key == layer.key);
@@ -100,5 +101,6 @@ TEST_CASE("layers that were sent are the same, and a message that ends early is 
   }
   CHECK(reader.empty());
   tq::MessageReader cut(std::string_view(writer.bytes()).substr(0, 40));
-  CHECK_THROWS_AS(tq::unpack_layer(cut), std::logic_error);
+  tq::LayerArtefact received;
+  CHECK_THROWS_AS(cut(received), tq::MessageError);
 }

@@ -501,6 +501,16 @@ class Results(SweepTest):
         self.assertEqual(sum("key-mode=trellis key-bits=3 value-mode=trellis value-bits=3" in line
                              for line in out.splitlines()), 2 * 2 * 3)
 
+    def test_keys_are_those_of_the_recorded_results(self):
+        # A key that changes measures again what is recorded: then kResultFormat moves, and the results with it.
+        results = os.path.join(CONFIGS, "..", "results")
+        for name in ("alpha", "capacity", "capture", "frontier", "proxies", "rotation", "trellis", "values"):
+            with self.subTest(name):
+                planned = TQ.succeed("sweep", "--config", os.path.join(CONFIGS, f"{name}.ini"), "--dry-run", "--json").out
+                with open(os.path.join(results, name, "results.jsonl"), encoding="utf-8") as recorded:
+                    self.assertEqual([json.loads(line)["key"] for line in planned.splitlines()],
+                                     [json.loads(line)["key"] for line in recorded])
+
     def test_half_widths_are_what_seeds_vary_by(self):
         seeds = 48
         self.sweep(f"[sweep]\nrows=2048\nqueries=192\nkey-bits=2\nvalue-bits=2\nd=64\nrotation=qr\n"

@@ -1,7 +1,7 @@
 """Disturbs every job that writes files, and checks after each fault that nothing is lost: what the disturbed run left
 is old, or new and whole, the next run completes, and its files equal those of an undisturbed run.
 
-usage: run_faults.py BUILD_FOLDER [--each N] [--only JOB] [--seed N] [--report FILE]
+usage: run_faults.py BUILD_FOLDER [--each N] [--only JOB] [--gpu] [--jobs N] [--seed N] [--report FILE]
 example: tests/faults/run_faults.py build/release --each 5 --only export
 """
 
@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 
 from disturbed_job import DisturbedJob, can_mount
-from jobs import Lost, make_jobs
+from jobs import Job, Lost, make_gpu_jobs, make_jobs
 
 FAULTS = {
     "killed at a random time": DisturbedJob.kill_at_time,
@@ -29,27 +31,55 @@ FAULTS = {
 DAMAGED = {"calibrate": DisturbedJob.damaged_artefact, "warm": DisturbedJob.damaged_cubin}
 
 
-def disturb(job, arguments, folder, draws, counts, met):
-    """All faults of a job, half of them from each start; returns the lines that say what was lost."""
-    lost = []
-    for earlier in (False, True):
-        disturbed = DisturbedJob(job, folder, os.path.join(arguments.build, "tests/faults/libfault_shim.so"), draws, earlier)
-        for name, fault in FAULTS.items():
-            fault = fault or DAMAGED.get(job.name)
-            if fault is None:
-                continue
-            # Eight runs side by side take as long as eight faults of another kind.
-            each = arguments.each if name != "eight at once" else max(1, arguments.each // 8)
-            for number in range(each // 2 + (each % 2 if earlier else 0)):
+PIECE = 20  # faults that one process makes in a row
+
+
+@dataclass
+class Piece:
+    """Faults of one kind on a job, from one start."""
+    job: Job
+    fault: str
+    earlier: bool
+    first: int
+    count: int
+    seed: int
+
+    @property
+    def name(self):
+        return f"{self.job.name}, {self.fault}, {'old results' if self.earlier else 'empty folder'}"
+
+    def disturb(self, folder, shim):
+        """Returns how many faults met the run at work, and what was lost."""
+        # Of its own, so that --only and --jobs do not change what is drawn.
+        draws = random.Random(f"{self.seed} {self.name} {self.first}")
+        fault = FAULTS[self.fault] or DAMAGED[self.job.name]
+        met, lost = 0, []
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            # Commands name what they read by ../inputs.
+            os.symlink(os.path.join(folder, "inputs"), os.path.join(own, "inputs"))
+            disturbed = DisturbedJob(self.job, own, shim, draws, self.earlier)
+            for _ in range(self.count):
                 disturbed.reset()
-                counts[job.name, name] += 1
                 try:
-                    met[job.name, name] += fault(disturbed)
+                    met += fault(disturbed)
                     disturbed.check()
                 except Lost as error:
-                    lost.append(f"{job.name}, {name}, {'old results' if earlier else 'empty folder'}: {error}")
-                    print(f"LOST: {lost[-1]}", flush=True)
-    return lost
+                    lost.append(f"{self.name}: {error}")
+        return met, lost
+
+
+def pieces_of(jobs, each, seed):
+    """All faults of the jobs, half of each kind from each start."""
+    for job in jobs:
+        for fault, function in FAULTS.items():
+            if function is None and job.name not in DAMAGED:
+                continue
+            # Eight runs side by side take as long as eight faults of another kind.
+            wanted = each if fault != "eight at once" else max(1, each // 8)
+            for earlier in (False, True):
+                count = wanted // 2 + (wanted % 2 if earlier else 0)
+                for first in range(0, count, PIECE):
+                    yield Piece(job, fault, earlier, first, min(PIECE, count - first), seed)
 
 
 def report(counts, met, jobs, lost):
@@ -74,6 +104,8 @@ def main():
     parser.add_argument("build", help="with tq, write_synthetic_capture, fault_shim and store_tuning")
     parser.add_argument("--each", type=int, default=300, help="faults of each kind and job")
     parser.add_argument("--only", default="", help="jobs whose names begin so")
+    parser.add_argument("--gpu", action="store_true", help="also `tq tune`, which measures on a GPU")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults made side by side")
     parser.add_argument("--seed", type=int, default=random.randrange(10**9))
     parser.add_argument("--report", help="write the counts there, as Markdown")
     arguments = parser.parse_args()
@@ -82,17 +114,25 @@ def main():
     begin_all = time.monotonic()
     can_mount()
     counts, met, lost = Counter(), Counter(), []
+    shim = os.path.join(arguments.build, "tests/faults/libfault_shim.so")
+    programs = [os.path.join(arguments.build, program) for program in
+                ("experiments/tq", "experiments/benchmarks/write_synthetic_capture", "tests/faults/store_tuning")]
     with tempfile.TemporaryDirectory(prefix="tq-faults-") as folder:
         inputs = os.path.join(folder, "inputs")
         os.mkdir(inputs)
-        programs = [os.path.join(arguments.build, program) for program in
-                    ("experiments/tq", "experiments/benchmarks/write_synthetic_capture", "tests/faults/store_tuning")]
-        jobs = [job for job in make_jobs(inputs, *programs) if job.name.startswith(arguments.only)]
-        for job in jobs:
-            begin = time.monotonic()
-            # A seed of its own, so that --only repeats what all jobs did.
-            lost += disturb(job, arguments, folder, random.Random(f"{arguments.seed} {job.name}"), counts, met)
-            print(f"{job.name}: {time.monotonic() - begin:.0f} s", flush=True)
+        jobs = make_jobs(inputs, *programs) + (make_gpu_jobs(inputs, programs[0]) if arguments.gpu else [])
+        jobs = [job for job in jobs if job.name.startswith(arguments.only)]
+        pieces = list(pieces_of(jobs, arguments.each, arguments.seed))
+        with ProcessPoolExecutor(arguments.jobs) as pool:
+            running = {pool.submit(piece.disturb, folder, shim): piece for piece in pieces}
+            for done, future in enumerate(as_completed(running), 1):
+                piece, (hits, failures) = running[future], future.result()
+                counts[piece.job.name, piece.fault] += piece.count
+                met[piece.job.name, piece.fault] += hits
+                lost += failures
+                for failure in failures:
+                    print(f"LOST: {failure}", flush=True)
+                print(f"[{done}/{len(pieces)}] {piece.name}: {piece.count}", flush=True)
     text = report(counts, met, jobs, lost)
     print(f"\n{text}")
     if arguments.report:
