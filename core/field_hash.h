@@ -27,6 +27,11 @@ class FieldHash {
     length(value ? 8 : 0);
     if (value) little_endian(std::bit_cast<std::uint64_t>(*value), 8);
   }
+  void number(double value) { optional_number(value); }
+  void numbers(std::span<const double> values) {
+    length(8 * values.size());
+    for (const double value : values) little_endian(std::bit_cast<std::uint64_t>(value), 8);
+  }
   void numbers(std::span<const float> values) {
     length(4 * values.size());
     for (const float value : values) little_endian(std::bit_cast<std::uint32_t>(value), 4);

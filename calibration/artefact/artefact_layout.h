@@ -17,7 +17,8 @@ namespace tq {
 
 inline constexpr std::string_view kArtefactFormat = "turboquant-artefact";
 inline constexpr std::string_view kShardFormat = "turboquant-artefact-shard";
-inline constexpr std::int64_t kArtefactVersion = 1;
+// 2: the attribute evidence_sha256. Files of version 1 are still read.
+inline constexpr std::int64_t kArtefactVersion = 2;
 
 // Extents of /layers/NNN/metrics/{key,value}/scores are candidates x kScoreParts x kScoreMetrics, NaN where a
 // metric was not measured.

@@ -294,13 +294,14 @@ Artefact read_contents(const InputGroup& root, const std::string& path, std::str
                      format == kArtefactFormat ? "an artefact" : "a shard of a calibration", format);
   }
   const std::int64_t version = root.int64_attribute("format_version");
-  if (version != kArtefactVersion) {
-    throw InputError("{}: format_version {} is unknown; this program reads {}", root.where(), version,
+  if (version < 1 || version > kArtefactVersion) {
+    throw InputError("{}: format_version {} is unknown; this program reads 1 to {}", root.where(), version,
                      kArtefactVersion);
   }
   std::set<std::string> attributes{"format",       "format_version", "codec",         "num_layers",
                                    "num_q_heads",  "key_basis",      "softmax_scale", "recent_window",
                                    "first_tokens", "sha256"};
+  if (version >= 2) attributes.insert("evidence_sha256");
   attributes.insert(more.begin(), more.end());
   require_attributes(root, attributes);
   require_children(root, {"provenance", "rotations", "sketches", "layers"});
@@ -330,10 +331,13 @@ Artefact read_contents(const InputGroup& root, const std::string& path, std::str
   if (root.string_attribute("codec") != describe_codec(artefact)) {
     throw InputError("{}: attribute 'codec' must be '{}'", root.where(), describe_codec(artefact));
   }
-  if (root.string_attribute("sha256") != artefact_digest(artefact)) {
-    throw InputError("{}: the content does not have the digest in 'sha256'; the file was edited or damaged",
-                     root.where());
-  }
+  const auto require_digest = [&](const char* name, const std::string& digest) {
+    if (root.string_attribute(name) == digest) return;
+    throw InputError("{}: the content does not have the digest in '{}'; the file was edited or damaged",
+                     root.where(), name);
+  };
+  require_digest("sha256", artefact_digest(artefact));
+  if (version >= 2) require_digest("evidence_sha256", evidence_digest(artefact));
   return artefact;
 }
 

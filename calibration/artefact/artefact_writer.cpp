@@ -157,6 +157,7 @@ void write_contents(const Object& root, const Artefact& artefact, std::string_vi
     hdf5::write_attribute(root, "first_tokens", artefact.policy->sinks);
   }
   hdf5::write_attribute(root, "sha256", std::string_view(artefact_digest(artefact)));
+  hdf5::write_attribute(root, "evidence_sha256", std::string_view(evidence_digest(artefact)));
   write_provenance(root, artefact.provenance);
 
   const Object rotations = hdf5::create_group(root, "rotations");

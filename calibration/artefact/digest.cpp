@@ -48,6 +48,41 @@ void add(FieldHash& hash, const ValueConfig& value) {
   }
 }
 
+void add_float64(FieldHash& hash, const Codebook& codebook) {
+  hash.numbers(codebook.centroids);
+  hash.numbers(codebook.boundaries);
+}
+
+void add(FieldHash& hash, const TableMetrics& metrics) {
+  hash.number(metrics.relative_mse);
+  hash.number(metrics.cosine);
+  hash.optional_number(metrics.softmax_kl);
+  hash.optional_number(metrics.top1_agreement);
+  hash.optional_number(metrics.output_error);
+}
+
+void add(FieldHash& hash, const GateRecord& gate) {
+  hash.integer(gate.kept);
+  hash.text(gate.reason);
+  hash.integer(static_cast<std::int64_t>(gate.candidates.size()));
+  for (const Candidate& candidate : gate.candidates) {
+    hash.text(candidate.name);
+    add(hash, candidate.fit);
+    add(hash, candidate.held_out);
+  }
+}
+
+void add(FieldHash& hash, const Provenance& provenance) {
+  hash.text(provenance.tool_version);
+  hash.text(provenance.command_line);
+  hash.text(provenance.utc_time);
+  hash.text(provenance.capture_name);
+  hash.text(provenance.capture_sha256);
+  hash.text(provenance.model);
+  hash.integer(provenance.fit_tokens);
+  hash.integer(provenance.held_out_tokens);
+}
+
 }  // namespace
 
 std::string rotation_digest(const Rotation& rotation) {
@@ -93,6 +128,26 @@ std::string artefact_digest(const Artefact& artefact) {
     hash.text("policy");
     hash.integer(artefact.policy->recent);
     hash.integer(artefact.policy->sinks);
+  }
+  return to_hex(hash.finish());
+}
+
+std::string evidence_digest(const Artefact& artefact) {
+  FieldHash hash;
+  hash.text("turboquant-evidence");
+  hash.integer(1);  // of this serialisation
+  add(hash, artefact.provenance);
+  for (const auto& [head_dim, rotation] : artefact.rotations) hash.text(std::to_string(rotation.seed()));
+  for (const auto& [head_dim, sketch] : artefact.sketches) hash.text(std::to_string(sketch.seed()));
+  // How many there are of everything is in the other digest.
+  for (const LayerArtefact& layer : artefact.layers) {
+    for (const KeyTables& tables : layer.key_tables) {
+      add_float64(hash, tables.codebook);
+      hash.number(tables.qjl_scale);
+    }
+    for (const Codebook& codebook : layer.value_tables) add_float64(hash, codebook);
+    add(hash, layer.key_gate);
+    add(hash, layer.value_gate);
   }
   return to_hex(hash.finish());
 }

@@ -20,4 +20,8 @@ std::string sketch_digest(const Sketch& sketch);
 // there is none; not of metrics and provenance. So a master copy and all its exports share it.
 std::string artefact_digest(const Artefact& artefact);
 
+// Of all that artefact_digest() leaves out of a master copy: float64 tables, seeds, gates with their metrics,
+// and provenance.
+std::string evidence_digest(const Artefact& artefact);
+
 }  // namespace tq

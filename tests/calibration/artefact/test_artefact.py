@@ -130,7 +130,7 @@ class HostileArtefactTest(unittest.TestCase):
     def test_root(self):
         self.assert_refused(lambda f: f.attrs.__setitem__("format", "kv-capture"), "not an artefact")
         self.assert_refused(lambda f: f.attrs.__delitem__("format"), "not an artefact")
-        self.assert_refused(lambda f: f.attrs.__setitem__("format_version", 2), "format_version 2 is unknown")
+        self.assert_refused(lambda f: f.attrs.__setitem__("format_version", 3), "format_version 3 is unknown")
         self.assert_refused(lambda f: f.attrs.__setitem__("note", "x"), "not part of the format")
         self.assert_refused(lambda f: f.create_group("extra"), "'extra' is not part of the format")
         self.assert_refused(lambda f: f.__delitem__("layers"), "'layers' is missing")

@@ -103,7 +103,7 @@ class ExportTest(unittest.TestCase):
     def test_master(self):
         for _, master in self.each():
             self.assertEqual(text(master.attrs["format"]), "turboquant-artefact")
-            self.assertEqual(master.attrs["format_version"], 1)
+            self.assertEqual(master.attrs["format_version"], 2)
             for _, layer, keys, values in self.layers(master):
                 mode, bits = text(layer["key"].attrs["mode"]), int(layer["key"].attrs["bits"])
                 self.assertEqual(keys.bits, bits - (mode == "prod"))
