@@ -113,9 +113,9 @@ void LayerEvaluation::add(const TokenBlock& block, std::size_t part) {
   // One region a block of tokens. Inside a head everything is too short to be worth waking threads for: on
   // sixteen cores that made a small capture ten times slower.
   std::exception_ptr failure;  // of a backend: out of the region before it goes on
-  const auto [first, last] = share_of(kv_heads_, team_.rank(), team_.size());
-#pragma omp parallel for schedule(dynamic) num_threads(team_size(last - first))
-  for (std::size_t head = first; head < last; ++head) {
+  const std::pair<std::size_t, std::size_t> own = share_of(kv_heads_, team_.rank(), team_.size());
+#pragma omp parallel for schedule(dynamic) num_threads(team_size(own.second - own.first))
+  for (std::size_t head = own.first; head < own.second; ++head) {
     try {
       add_head(block, part, head);
     } catch (...) {

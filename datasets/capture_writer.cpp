@@ -65,7 +65,7 @@ struct CaptureWriter::State {
 
   State(const std::string& path, CaptureSpec initial);
   Growing create(const hdf5::Object& parent, std::string_view name, hid_t type, std::vector<hsize_t> row,
-                 hsize_t chunk_rows);
+                 hsize_t chunk_rows) const;
   void extend(Growing& growing, hid_t memory_type, std::size_t rows, const void* data);
   void append_indices(Growing& growing, std::string_view name, std::span<const std::int32_t> values);
   const void* stored_form(std::span<const float> values);
@@ -100,7 +100,7 @@ CaptureWriter::State::State(const std::string& path, CaptureSpec initial)
 
 // `row` is the shape below the token axis; a chunk holds one head.
 Growing CaptureWriter::State::create(const hdf5::Object& parent, std::string_view name, hid_t type,
-                                     std::vector<hsize_t> row, hsize_t chunk_rows) {
+                                     std::vector<hsize_t> row, hsize_t chunk_rows) const {
   std::vector<hsize_t> extents(row), limits(row), chunk(row);
   extents.insert(extents.begin(), 0);
   limits.insert(limits.begin(), H5S_UNLIMITED);

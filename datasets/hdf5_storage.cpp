@@ -76,11 +76,11 @@ DatasetInfo LocalStorage::describe_dataset(const std::string& path, std::size_t 
 }
 
 // Contiguous and compact data go through no filter. The type in memory is the file's own: bytes as they are.
-std::size_t LocalStorage::read_box(const std::string& path, const Extents& start, const Extents& count) {
-  const Object& dataset = object(path);
+std::size_t LocalStorage::read_box(const std::string& dataset, const Extents& start, const Extents& count) {
+  const Object& opened = object(dataset);
   const std::vector<hsize_t> from(start.begin(), start.end()), size(count.begin(), count.end());
-  const Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  const Handle space(H5Dget_space(dataset.id()), H5Sclose);
+  const Handle type(H5Dget_type(opened.id()), H5Tclose);
+  const Handle space(H5Dget_space(opened.id()), H5Sclose);
   std::size_t bytes = H5Tget_size(type.get());
   for (const std::size_t extent : count) bytes *= extent;
   // A scalar has no axes to select along.
@@ -90,19 +90,18 @@ std::size_t LocalStorage::read_box(const std::string& path, const Extents& start
   const bool selected = size.empty() || H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, from.data(), nullptr,
                                                             size.data(), nullptr) >= 0;
   if (bytes > Buffer::kBytes || !selected ||
-      H5Dread(dataset.id(), type.get(), memory.get(), space.get(), H5P_DEFAULT, buffer_->bytes().data()) <
-          0) {
-    throw InputError("{}: cannot read the data ({}); the file is damaged", dataset.where(),
+      H5Dread(opened.id(), type.get(), memory.get(), space.get(), H5P_DEFAULT, buffer_->bytes().data()) < 0) {
+    throw InputError("{}: cannot read the data ({}); the file is damaged", opened.where(),
                      take_error_stack());
   }
   return bytes;
 }
 
-std::vector<StoredChunk> LocalStorage::read_chunks(const std::string& path,
+std::vector<StoredChunk> LocalStorage::read_chunks(const std::string& dataset,
                                                    const std::vector<Extents>& places) {
-  const Object& dataset = object(path);
-  const Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  const Handle creation(H5Dget_create_plist(dataset.id()), H5Pclose);
+  const Object& opened = object(dataset);
+  const Handle type(H5Dget_type(opened.id()), H5Tclose);
+  const Handle creation(H5Dget_create_plist(opened.id()), H5Pclose);
   std::size_t chunk_bytes = H5Tget_size(type.get());
   for (const std::size_t extent : chunk_of(creation.get())) chunk_bytes *= extent;
   std::vector<StoredChunk> chunks;
@@ -110,21 +109,21 @@ std::vector<StoredChunk> LocalStorage::read_chunks(const std::string& path,
   for (const Extents& place : places) {
     const std::vector<hsize_t> offset(place.begin(), place.end());
     hsize_t size = 0;
-    if (H5Dget_chunk_storage_size(dataset.id(), offset.data(), &size) < 0 || size == 0) {
-      throw InputError("{}: has no chunk at {}; the file is incomplete or damaged", dataset.where(),
+    if (H5Dget_chunk_storage_size(opened.id(), offset.data(), &size) < 0 || size == 0) {
+      throw InputError("{}: has no chunk at {}; the file is incomplete or damaged", opened.where(),
                        to_string(place));
     }
     // Deflate stores what it cannot shrink in blocks of at most 5 bytes more each 16 KiB, in a frame of 6.
     if (size > chunk_bytes + chunk_bytes / 1024 + 64) {
       throw InputError(
           "{}: the chunk at {} is stored in {} bytes, more than its content; the file is damaged",
-          dataset.where(), to_string(place), size);
+          opened.where(), to_string(place), size);
     }
     if (!chunks.empty() && used + size > kMostBytesAtOnce) break;
     StoredChunk chunk{size, 0};
-    if (H5Dread_chunk(dataset.id(), H5P_DEFAULT, offset.data(), &chunk.skipped,
+    if (H5Dread_chunk(opened.id(), H5P_DEFAULT, offset.data(), &chunk.skipped,
                       buffer_->bytes().data() + used) < 0) {
-      throw InputError("{}: cannot read the chunk at {} ({}); the file is damaged", dataset.where(),
+      throw InputError("{}: cannot read the chunk at {} ({}); the file is damaged", opened.where(),
                        to_string(place), take_error_stack());
     }
     chunks.push_back(chunk);

@@ -84,7 +84,7 @@ TEST_CASE("captures written by h5py read as NumPy has them: types, axis orders, 
     CAPTURE(entry[0]);
     CAPTURE(entry[1]);
     CAPTURE(entry[2]);
-    tq::CaptureReader reader(entry[0]);
+    tq::CaptureReader reader(entry[0]), trusted(entry[0], tq::Trust::full);
     const int layer = std::stoi(entry[1]);
     const tq::Tensor tensor = kTensors.at(entry[2]);
     REQUIRE(reader.heads(tensor) == std::stoi(entry[3]));
@@ -98,6 +98,7 @@ TEST_CASE("captures written by h5py read as NumPy has them: types, axis orders, 
          {reader.rows(tensor), preferred, std::size_t{1}, std::size_t{7}, std::size_t{32}}) {
       CAPTURE(step);
       CHECK(read_in_steps(reader, layer, tensor, step) == expected);
+      CHECK(read_in_steps(trusted, layer, tensor, step) == expected);
     }
   }
 }
@@ -163,15 +164,20 @@ TEST_CASE("a bad capture is refused in one line that names the file and the obje
   for (const auto& entry : entries) {
     const std::string& path = entry[0];
     CAPTURE(path);
-    std::string message;
     bool opened = false;
-    try {
-      tq::CaptureReader reader(path);
-      opened = true;
-      read_everything(reader);
-    } catch (const tq::InputError& error) {
-      message = error.what();
-    }
+    const auto refusal = [&](tq::Trust trust) -> std::string {
+      opened = false;
+      try {
+        tq::CaptureReader reader(path, trust);
+        opened = true;
+        read_everything(reader);
+      } catch (const tq::InputError& error) {
+        return error.what();
+      }
+      return "";
+    };
+    const std::string message = refusal(tq::Trust::full);
+    CHECK(refusal(tq::Trust::none) == message);
     CAPTURE(message);
     CHECK(opened == (entry[1] == "read"));
     CHECK(message.starts_with(path + ": "));

@@ -46,7 +46,7 @@ class DisturbedJob:
         self.work = os.path.join(folder, "work")
         self.before = os.path.join(folder, "before")
         shutil.rmtree(self.before, ignore_errors=True)
-        shutil.copytree(job.start_files, self.before) if job.start_files else os.mkdir(self.before)
+        os.mkdir(self.before)
         if earlier:
             job.succeed(self.before, job.earlier)
         self.before_files = tree(self.before)

@@ -51,15 +51,10 @@ class Job:
 
     crowd_codes = (0, 4)  # exit codes of runs side by side
     cache = False  # what it writes is a cache: that it cannot be written is no error
-    start_files = None  # a folder of what is there before any run
 
     def __init__(self, name, command, earlier):
         """earlier: the command of a run whose results may be there already."""
         self.name, self.command, self.earlier = name, command, earlier
-
-    def settings(self, work):
-        """Environment variables of its own."""
-        return {}
 
     def contents(self, work):
         """What must equal an undisturbed run's: here every byte, and that there are no temporaries."""
@@ -78,7 +73,7 @@ class Job:
         """After runs side by side, of which those in `finished` were not killed."""
 
     def start(self, work, command=None, extra=None, **popen):
-        return subprocess.Popen(command or self.command, cwd=work, env=environment(self.settings(work) | (extra or {})),
+        return subprocess.Popen(command or self.command, cwd=work, env=environment(extra),
                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen)
 
     def run(self, work, command=None, extra=None, **popen):
@@ -162,37 +157,6 @@ def kernel_of(entry):
     return fields
 
 
-class TuneOnGpu(Tune):
-    FOLDER = "turboquant-lab"
-
-    def settings(self, work):
-        return {"XDG_CACHE_HOME": work, "CUDA_VISIBLE_DEVICES": "0"}
-
-    @classmethod
-    def choices(cls, files):
-        """What was tuned; which blocks are the fastest is another question, and not always answered alike."""
-        text = files.get(os.path.join(cls.FOLDER, "tuning.json"))
-        return {(choice["kernel"], choice["log2_rows"], choice["log2_tiles"]): None
-                for entry in json.loads(text)["tunings"] for choice in entry["choices"]} if text else {}
-
-    def contents(self, work):
-        files = tree(work)
-        kernels = {name: kernel_of(data) for name, data in files.items()
-                   if CUBIN_TEMPORARY not in name and not name.endswith("tuning.json")}
-        return self.choices(files), kernels
-
-    def check_disturbed(self, work, before, expected):
-        old, left, new = self.choices(before), self.choices(tree(work)), expected[0]
-        require(old.keys() <= left.keys(), "choices of an earlier run are lost")
-        require(left.keys() <= new.keys(), "choices that no undisturbed run stores")
-
-    def crowd_command(self, number):
-        return self.command
-
-    def check_crowd(self, work, finished):
-        pass  # all of them store the same
-
-
 class Warm(Job):
     crowd_codes = (0,)
     cache = True
@@ -235,18 +199,3 @@ def make_jobs(inputs, tq, write_capture, store_tuning):
               for form in ("upstream-json", "kv-json", "safetensors", "c-header")),
             Tune("tune", [store_tuning, "tuning.json", "new", "3"], [store_tuning, "tuning.json", "old", "3"]),
             Warm("warm", warm("wht d16 f"), warm("wht d16 f16"))]
-
-
-def make_gpu_jobs(inputs, tq):
-    """The jobs that need a GPU; their kernels are compiled once, into the folder `inputs`."""
-    def tune(shape):
-        return [tq, "tune", "--shape", shape, "--dim", "64", "--key-bits", "3", "--value-bits", "3"]
-
-    job = TuneOnGpu("tune on a GPU", tune("1,1,1024"), tune("1,1,16384"))
-    kernels = os.path.join(inputs, "kernels")
-    os.mkdir(kernels)
-    for command in (job.command, job.earlier):
-        job.succeed(kernels, command)
-    os.remove(os.path.join(kernels, TuneOnGpu.FOLDER, "tuning.json"))
-    job.start_files = kernels
-    return [job]

@@ -1,7 +1,7 @@
 """Disturbs every job that writes files, and checks after each fault that nothing is lost: what the disturbed run left
 is old, or new and whole, the next run completes, and its files equal those of an undisturbed run.
 
-usage: run_faults.py BUILD_FOLDER [--each N] [--only JOB] [--gpu] [--jobs N] [--seed N] [--report FILE]
+usage: run_faults.py BUILD_FOLDER [--each N] [--only JOB] [--jobs N] [--seed N] [--report FILE]
 example: tests/faults/run_faults.py build/release --each 5 --only export
 """
 
@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from disturbed_job import DisturbedJob, can_mount
-from jobs import Job, Lost, make_gpu_jobs, make_jobs
+from jobs import Job, Lost, make_jobs
 
 FAULTS = {
     "killed at a random time": DisturbedJob.kill_at_time,
@@ -93,10 +93,8 @@ def report(counts, met, jobs, lost):
     return f"{table}\n\n{sum(counts.values())} faults, {sum(met.values())} met a run at work, {len(lost)} lost.\n"
 
 
-def revision():
-    folder = os.path.dirname(os.path.abspath(__file__))
-    return subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12"], check=True,
-                          capture_output=True, text=True).stdout.strip()
+def version_of(tq):
+    return subprocess.run([tq, "--version"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def main():
@@ -104,7 +102,6 @@ def main():
     parser.add_argument("build", help="with tq, write_synthetic_capture, fault_shim and store_tuning")
     parser.add_argument("--each", type=int, default=300, help="faults of each kind and job")
     parser.add_argument("--only", default="", help="jobs whose names begin so")
-    parser.add_argument("--gpu", action="store_true", help="also `tq tune`, which measures on a GPU")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults made side by side")
     parser.add_argument("--seed", type=int, default=random.randrange(10**9))
     parser.add_argument("--report", help="write the counts there, as Markdown")
@@ -120,8 +117,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="tq-faults-") as folder:
         inputs = os.path.join(folder, "inputs")
         os.mkdir(inputs)
-        jobs = make_jobs(inputs, *programs) + (make_gpu_jobs(inputs, programs[0]) if arguments.gpu else [])
-        jobs = [job for job in jobs if job.name.startswith(arguments.only)]
+        jobs = [job for job in make_jobs(inputs, *programs) if job.name.startswith(arguments.only)]
         pieces = list(pieces_of(jobs, arguments.each, arguments.seed))
         with ProcessPoolExecutor(arguments.jobs) as pool:
             running = {pool.submit(piece.disturb, folder, shim): piece for piece in pieces}
@@ -138,7 +134,7 @@ def main():
     if arguments.report:
         with open(arguments.report, "w", encoding="utf-8") as file:
             file.write(f"`tests/faults/run_faults.py build/release --each {arguments.each} --seed {arguments.seed}`, "
-                       f"revision {revision()}, {(time.monotonic() - begin_all) / 60:.0f} minutes\n\n{text}")
+                       f"{version_of(programs[0])}, {arguments.jobs} side by side, {(time.monotonic() - begin_all) / 60:.0f} minutes\n\n{text}")
     return 1 if lost else 0
 
 
