@@ -30,7 +30,8 @@ struct CandidateTables {
 std::vector<double> fit_alphas(AlphaTarget target, const std::vector<ResidualStatistics>& statistics,
                                const LayerContext& layer) {
   std::vector<double> alphas;
-  for (const ResidualStatistics& one : statistics) alphas.push_back(fit_alpha(target, one, layer.info.head_dim, layer.where));
+  for (const ResidualStatistics& one : statistics)
+    alphas.push_back(fit_alpha(target, one, layer.info.head_dim, layer.where));
   return alphas;
 }
 
@@ -55,16 +56,16 @@ std::vector<CandidateTables<KeyTables>> key_candidates(LayerContext& layer, cons
   if (options.key.mode == KeyMode::prod && options.alpha != AlphaTarget::unbiased) {
     const auto residuals =
         collect_residuals(layer, options.per_head, options.key, {{fallback}, tuned}, options.alpha);
-    candidates.push_back(
-        {"default table, fitted alpha",
-         with_alphas({fallback}, fit_alphas(options.alpha, residuals[0], layer))});
+    candidates.push_back({"default table, fitted alpha",
+                          with_alphas({fallback}, fit_alphas(options.alpha, residuals[0], layer))});
     tuned = with_alphas(tuned, fit_alphas(options.alpha, residuals[1], layer));
   }
   candidates.push_back({"tuned", tuned});
   return candidates;
 }
 
-std::vector<CandidateTables<Codebook>> value_candidates(const LayerContext& layer, const CalibrationOptions& options,
+std::vector<CandidateTables<Codebook>> value_candidates(const LayerContext& layer,
+                                                        const CalibrationOptions& options,
                                                         const std::vector<CoordinateHistogram>& histograms) {
   std::vector<Codebook> tuned;
   for (const CoordinateHistogram& histogram : histograms)

@@ -16,7 +16,9 @@ namespace tq {
 // A struct takes part by a function fields(archive, value), which names its members to writer and reader
 // alike; one without it is copied as its bytes.
 template <typename T, typename Archive>
-concept NamesFields = requires(Archive& archive, T& value) { fields(archive, value); };
+concept NamesFields = requires(Archive& archive, T& value) {
+  fields(archive, value);
+};
 
 class MessageWriter {
  public:

@@ -96,7 +96,8 @@ TEST_CASE("a table fitted to the sphere's own coordinates is the sphere's table"
     }
     histogram.add(rows.data(), ones.data(), 400);
   }
-  const tq::Codebook fitted = tq::fit_codebook(histogram, bits, "layer"), sphere = tq::sphere_codebook(d, bits);
+  const tq::Codebook fitted = tq::fit_codebook(histogram, bits, "layer"),
+                     sphere = tq::sphere_codebook(d, bits);
   for (std::size_t i = 0; i < fitted.centroids.size(); ++i) {
     CHECK(fitted.centroids[i] == doctest::Approx(sphere.centroids[i]).epsilon(0.01));
   }
@@ -279,5 +280,6 @@ TEST_CASE("residual statistics merge in any order, and sample the same rows") {
   REQUIRE(a.size() == tq::ResidualStatistics::kSample);
   REQUIRE(b.size() == a.size());
   for (std::size_t i = 0; i < a.size(); ++i) REQUIRE(a[i].norm == b[i].norm);
-  CHECK_THROWS_AS(tq::fit_alpha(tq::AlphaTarget::mse, tq::ResidualStatistics(), kDim, "layer"), tq::InputError);
+  CHECK_THROWS_AS(tq::fit_alpha(tq::AlphaTarget::mse, tq::ResidualStatistics(), kDim, "layer"),
+                  tq::InputError);
 }

@@ -16,9 +16,9 @@ Artefact random_artefact(std::uint64_t seed);
 // 3 bits.
 Artefact plain_artefact();
 
-// Of everything that a file can hold, by exact arithmetic alone: two head dimensions, both key modes, sketches
-// and value modes, tables by layer and by head, midpoints and others, gates, a policy. What formats make of it
-// is frozen.
+// Of everything that a file can hold, by exact arithmetic alone: two head dimensions, both key modes,
+// sketches and value modes, tables by layer and by head, midpoints and others, gates, a policy. What formats
+// make of it is frozen.
 Artefact golden_artefact();
 
 bool same_content(const Artefact& a, const Artefact& b);
