@@ -100,8 +100,9 @@ struct Configuration {
 // size, equalise where it is none, ... so that one measurement has one point.
 void normalise(Point& point);
 
-// Throws UsageError for a combination that cannot be measured, and says how to exclude it.
-Configuration configure(const Point& normalised, InputCatalogue& inputs);
+// Of a normalised point. Throws UsageError for a combination that cannot be measured, and says how to exclude
+// it.
+Configuration configure(const Point& point, InputCatalogue& inputs);
 
 // The effective values, numbers as numbers, in the order of the axes.
 nlohmann::ordered_json to_json(const Point& point);

@@ -60,6 +60,7 @@ SweepPlan plan_sweep(const std::array<std::vector<std::string>, kAxes>& values,
       point[axis.axis] = values[i][at[i]];
     }
     normalise(point);
+    // NOLINTNEXTLINE(bugprone-branch-clone): two reasons to count as repeated
     if (!points.insert(joined(point)).second) {
       ++plan.repeated;
     } else if (std::any_of(rules.begin(), rules.end(),
