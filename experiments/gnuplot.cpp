@@ -27,6 +27,7 @@ class AnonymousFile {
 
   int descriptor() const { return file_; }
 
+  // NOLINTNEXTLINE(readability-make-member-function-const): the file changes
   void fill(std::string_view text) {
     while (!text.empty()) {
       const ssize_t written = write(file_, text.data(), text.size());

@@ -27,7 +27,7 @@ class ScoreCase {
 
   std::size_t all_heads() const { return static_cast<std::size_t>(copies_) * heads_; }
   std::size_t query_elements() const {
-    return static_cast<std::size_t>(shape_.group * shape_.d);
+    return static_cast<std::size_t>(shape_.group) * static_cast<std::size_t>(shape_.d);
   }  // of a KV head
   // Of each of the KV head's queries, over all tokens.
   std::vector<ErrorSums> errors_of(std::size_t head) const;

@@ -26,8 +26,8 @@ double hadamard_entry(const HadamardPlan& plan, int i, int j) {
   double entry = std::popcount(static_cast<unsigned>(i % s & j % s)) % 2 == 0 ? 1 : -1;
   i /= s, j /= s;
   for (auto order = plan.paley_orders.rbegin(); order != plan.paley_orders.rend(); ++order) {
-    const int p = *order;
-    entry *= static_cast<double>(paley_matrix(p)[static_cast<std::size_t>(i % p * p + j % p)]);
+    const int p = *order, at = i % p * p + j % p;
+    entry *= static_cast<double>(paley_matrix(p)[static_cast<std::size_t>(at)]);
     i /= p, j /= p;
   }
   return entry;

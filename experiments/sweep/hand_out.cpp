@@ -16,7 +16,7 @@ namespace {
 // What another process failed with.
 class WorkerError : public Error {
  public:
-  WorkerError(ExitCode code, std::string message) : Error(code, std::move(message)) {}
+  WorkerError(ExitCode code, const std::string& message) : Error(code, message) {}
 };
 
 std::string failed(ExitCode code, const std::string& message) {
