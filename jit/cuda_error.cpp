@@ -6,8 +6,8 @@
 
 namespace tq {
 
-CudaError::CudaError(cuda::Result result, std::string message)
-    : Error(ExitCode::system, std::move(message)), result_(result) {}
+CudaError::CudaError(cuda::Result result, const std::string& message)
+    : Error(ExitCode::system, message), result_(result) {}
 
 namespace cuda {
 namespace {

@@ -12,7 +12,7 @@ namespace tq {
 // for a fault that a kernel left behind, the last launch of this thread as well.
 class CudaError : public Error {
  public:
-  CudaError(cuda::Result result, std::string message);
+  CudaError(cuda::Result result, const std::string& message);
   cuda::Result result() const { return result_; }
 
  private:

@@ -227,7 +227,7 @@ void GpuKvCache::from_host(const KvCache& cache) {
     if (layer.cache.exact()) continue;
     for (const auto& list : layer.page_lists)
       layer.table_stride = std::max(layer.table_stride, as_int(list.size()));
-    table.resize(static_cast<std::size_t>(layer.table_stride * batch_));
+    table.resize(static_cast<std::size_t>(layer.table_stride) * static_cast<std::size_t>(batch_));
     for (std::size_t s = 0; s < layer.page_lists.size(); ++s) {
       std::copy(layer.page_lists[s].begin(), layer.page_lists[s].end(),
                 table.begin() + static_cast<std::ptrdiff_t>(s) * layer.table_stride);

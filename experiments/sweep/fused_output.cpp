@@ -69,7 +69,8 @@ FusedSummary fused_summary(const SweepPlan& plan, const std::map<std::string, st
   Table table(header);
   std::size_t passed = 0;
   for (const Configuration* row : rows) {
-    const nlohmann::json line = nlohmann::json::parse(lines.at(row->key)), metrics = line["metrics"];
+    const nlohmann::json line = nlohmann::json::parse(lines.at(row->key));
+    const nlohmann::json& metrics = line["metrics"];
     const bool pass = line["pass"].get<bool>();
     passed += pass ? 1 : 0;
     std::vector<std::string> cells;
