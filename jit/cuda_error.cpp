@@ -34,7 +34,7 @@ void throw_error(Result result, const char* call, const std::string& context) {
   if (is_left_by_a_kernel(result)) {
     if (const std::string last = last_launch(); !last.empty()) message += "; last launch: " + last;
   }
-  throw CudaError(result, std::move(message));
+  throw CudaError(result, message);
 }
 
 void report_ignored_error(Result result, const char* call) noexcept {
