@@ -134,7 +134,8 @@ def main():
     if arguments.report:
         with open(arguments.report, "w", encoding="utf-8") as file:
             file.write(f"`tests/faults/run_faults.py build/release --each {arguments.each} --seed {arguments.seed}`, "
-                       f"{version_of(programs[0])}, {arguments.jobs} side by side, {(time.monotonic() - begin_all) / 60:.0f} minutes\n\n{text}")
+                       f"{version_of(programs[0])}, {arguments.jobs} side by side, "
+                       f"{(time.monotonic() - begin_all) / 60:.0f} minutes\n\n{text}")
     return 1 if lost else 0
 
 
